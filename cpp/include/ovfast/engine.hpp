@@ -1,0 +1,142 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ovfast/export.hpp"
+#include "ovfast/sampling.hpp"
+#include "ovfast/text.hpp"
+
+namespace ovfast {
+
+/// How a model is loaded and how its engine shares the machine between requests.
+struct OVFAST_API EngineOptions {
+    /// OpenVINO device. The engine runs on "CPU".
+    std::string device = "CPU";
+    /// Hard bound of the KV cache, GiB. 0: derived from free memory, the cgroup limit and the
+    /// model's context (EngineInfo says what came out). Pages are taken only when used.
+    double kv_cache_gb = 0.0;
+    /// Tokens that one step computes at most, decoding and prefill chunks together. A request can
+    /// be cancelled between chunks, and running requests wait no longer than one chunk.
+    int64_t max_batch_tokens = 512;
+    /// Sequences that run at once; others wait.
+    int64_t max_sequences = 256;
+    /// Compute threads. 0: as many as cgroup quota and affinity allow.
+    int num_threads = 0;
+    /// Tokens of context, prompt and answer. 0: what config.json says.
+    int64_t max_context = 0;
+    /// Further OpenVINO properties for compile_model, "KV_CACHE_PRECISION" -> "u8". Unknown ones
+    /// are refused.
+    std::map<std::string, std::string> properties;
+
+    /// Throws std::invalid_argument naming the option, its value and what is allowed.
+    void validate() const;
+};
+
+/// What came out of EngineOptions on this machine with this model.
+struct EngineInfo {
+    std::string device;
+    int threads = 0;
+    int64_t max_context = 0;
+    int64_t vocab_size = 0;
+    int64_t kv_block_tokens = 0;    ///< tokens in a KV block
+    int64_t kv_blocks = 0;          ///< blocks in the cache
+    uint64_t kv_bytes_per_token = 0;
+    uint64_t kv_cache_bytes = 0;    ///< the bound
+    std::string kv_cache_reason;    ///< how the bound was found, a sentence
+    double read_seconds = 0.0;      ///< reading and rewriting the model
+    double compile_seconds = 0.0;
+};
+
+enum class FinishReason {
+    kRunning,    ///< not finished
+    kStop,       ///< an end-of-sequence or stop token, or a stop string
+    kLength,     ///< max_new_tokens, max_length or the context is reached
+    kCancelled,
+    kError,      ///< the model failed; Request::wait() throws what happened
+};
+OVFAST_API const char* to_string(FinishReason reason);
+
+/// One piece of one answer, as it is generated.
+struct Delta {
+    size_t answer = 0;                  ///< index among SamplingParams::n answers
+    std::string text;                   ///< may be empty while a character or stop string is open
+    std::vector<int64_t> token_ids;
+    std::vector<PositionLogprobs> logprobs;
+    FinishReason finish_reason = FinishReason::kRunning;
+};
+
+/// One whole answer.
+struct Answer {
+    std::string text;
+    std::vector<int64_t> token_ids;     ///< the stop token included
+    std::vector<PositionLogprobs> logprobs;
+    FinishReason finish_reason = FinishReason::kRunning;
+    std::string stop_string;            ///< which stop string ended it, if one did
+};
+
+/// Times of a request in seconds, measured in the engine.
+struct RequestMetrics {
+    int64_t prompt_tokens = 0;
+    int64_t generated_tokens = 0;       ///< all answers together
+    double queue_seconds = 0.0;         ///< submitted -> first scheduled
+    double ttft_seconds = 0.0;          ///< submitted -> first token
+    double total_seconds = 0.0;         ///< submitted -> last token
+    /// Time between a token and the one before it, of each answer in turn (the first token has
+    /// none).
+    std::vector<float> inter_token_seconds;
+    /// Time inside the model's infer() while this request ran, and steps that it took part in.
+    double infer_seconds = 0.0;
+    int64_t steps = 0;
+};
+
+/// A submitted request. Thread-safe. Dropping the last handle of a running request cancels it.
+class OVFAST_API Request {
+public:
+    virtual ~Request() = default;
+
+    /// The next pieces, in order; empty when `timeout` passes first. After the last piece
+    /// done() is true. Throws what the engine threw when the request failed.
+    virtual std::vector<Delta> next(std::chrono::milliseconds timeout) = 0;
+    /// Waits until the request ends; false when `timeout` passes first. Throws as next().
+    virtual bool wait(std::chrono::milliseconds timeout) = 0;
+    /// True when all pieces were handed out.
+    virtual bool done() const = 0;
+    /// Ends the request at the next step; what was generated stays readable.
+    virtual void cancel() = 0;
+
+    /// Valid once the request ended.
+    virtual const std::vector<Answer>& answers() const = 0;
+    virtual const RequestMetrics& metrics() const = 0;
+};
+
+/// Loads a language model and runs requests with continuous batching: at every step, sequences that
+/// wait join those that run, and finished ones leave. One thread computes; any number may submit.
+class OVFAST_API Engine {
+public:
+    /// `tokenizer` turns generated ids into text. Throws ModelError, std::invalid_argument.
+    Engine(const std::filesystem::path& model_dir, std::shared_ptr<const Tokenizer> tokenizer,
+           const EngineOptions& options = {});
+    /// Cancels what still runs.
+    ~Engine();
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    /// Queues a request. Throws std::invalid_argument (an empty prompt, a token id outside the
+    /// vocabulary, bad params) or CapacityError (longer than the context or the KV cache).
+    std::shared_ptr<Request> submit(std::vector<int64_t> prompt_ids, const SamplingParams& params);
+
+    const EngineInfo& info() const;
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ovfast

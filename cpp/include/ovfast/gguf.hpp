@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "ovfast/export.hpp"
+
+namespace ovfast {
+
+/// A tensor as a GGUF file's header describes it.
+struct GgufTensor {
+    std::string name;
+    std::string type;             ///< GGML's name: "Q4_K", "F16", ...
+    std::vector<uint64_t> shape;  ///< GGML order: fastest dimension first
+    uint64_t offset = 0;          ///< from the beginning of the file, bytes
+    uint64_t size = 0;            ///< bytes
+};
+
+/// The header of a GGUF file, read and bounds-checked without touching the weights.
+struct GgufHeader {
+    uint32_t version = 0;
+    std::string architecture;
+    uint64_t file_size = 0;
+    uint64_t context_length = 0;  ///< 0 when the file does not say
+    std::vector<GgufTensor> tensors;
+    /// Tensor type -> bytes stored in it.
+    std::map<std::string, uint64_t> bytes_by_type() const;
+};
+
+/// Reads the header. Throws ModelError that says what is wrong and where: not a GGUF file, a version
+/// or tensor type that is not known, a string or array that leaves the file, a tensor whose data is
+/// cut off (naming the tensor).
+OVFAST_API GgufHeader read_gguf_header(const std::filesystem::path& file);
+
+/// Progress of a long step: a fraction in [0, 1] and what is being done. Returns false to cancel.
+using Progress = std::function<bool(double fraction, const std::string& what)>;
+
+/// Converts a GGUF file to openvino_model.xml and .bin in the existing directory `out_dir`: inputs
+/// input_ids [b, t] i64, attention_mask [b, t] i64, position_ids [b, t] i64, beam_idx [b] i32;
+/// output logits [1, t, vocabulary] f32; the KV cache as state. Needs no Python and no torch.
+/// Throws ModelError (header faults; architectures that the frontend refuses, naming the supported
+/// ones) or Error when cancelled or when the disk is full. Leaves partial files to the caller.
+OVFAST_API void import_gguf(const std::filesystem::path& file, const std::filesystem::path& out_dir,
+                            const Progress& progress = {});
+
+}  // namespace ovfast
