@@ -1,0 +1,13 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace ovfast::python {
+
+void register_engine(pybind11::module_& m);
+void register_gguf(pybind11::module_& m);
+void register_host(pybind11::module_& m);
+void register_sampling(pybind11::module_& m);
+void register_text(pybind11::module_& m);
+
+}  // namespace ovfast::python
