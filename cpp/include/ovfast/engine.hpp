@@ -29,8 +29,11 @@ struct OVFAST_API EngineOptions {
     int64_t max_sequences = 256;
     /// Compute threads. 0: as many as cgroup quota and affinity allow.
     int num_threads = 0;
-    /// Tokens of context, prompt and answer. 0: what config.json says.
+    /// Tokens of context, prompt and answer together. 0: bounded by the KV cache alone.
     int64_t max_context = 0;
+    /// Tokens that end an answer, as generation_config.json names them. Empty: only lengths and
+    /// stop strings end it.
+    std::vector<int64_t> eos_token_ids;
     /// Further OpenVINO properties for compile_model, "KV_CACHE_PRECISION" -> "u8". Unknown ones
     /// are refused.
     std::map<std::string, std::string> properties;
@@ -45,28 +48,31 @@ struct EngineInfo {
     int threads = 0;
     int64_t max_context = 0;
     int64_t vocab_size = 0;
-    int64_t kv_block_tokens = 0;    ///< tokens in a KV block
-    int64_t kv_blocks = 0;          ///< blocks in the cache
+    int64_t kv_block_tokens = 0;  ///< tokens in a KV block
+    int64_t kv_blocks = 0;        ///< blocks in the cache
     uint64_t kv_bytes_per_token = 0;
-    uint64_t kv_cache_bytes = 0;    ///< the bound
-    std::string kv_cache_reason;    ///< how the bound was found, a sentence
-    double read_seconds = 0.0;      ///< reading and rewriting the model
+    uint64_t kv_cache_bytes = 0;  ///< the bound
+    std::string kv_cache_reason;  ///< how the bound was found, a sentence
+    double read_seconds = 0.0;    ///< reading and rewriting the model
     double compile_seconds = 0.0;
+    /// Logits are computed only for the tokens that are sampled; false for a model whose lm_head
+    /// was not recognised, which then computes them for every token of the prompt.
+    bool lm_head_rows = false;
 };
 
 enum class FinishReason {
-    kRunning,    ///< not finished
-    kStop,       ///< an end-of-sequence or stop token, or a stop string
-    kLength,     ///< max_new_tokens, max_length or the context is reached
+    kRunning,  ///< not finished
+    kStop,     ///< an end-of-sequence or stop token, or a stop string
+    kLength,   ///< max_new_tokens, max_length or the context is reached
     kCancelled,
-    kError,      ///< the model failed; Request::wait() throws what happened
+    kError,  ///< the model failed; Request::wait() throws what happened
 };
 OVFAST_API const char* to_string(FinishReason reason);
 
 /// One piece of one answer, as it is generated.
 struct Delta {
-    size_t answer = 0;                  ///< index among SamplingParams::n answers
-    std::string text;                   ///< may be empty while a character or stop string is open
+    size_t answer = 0;  ///< index among SamplingParams::n answers
+    std::string text;   ///< may be empty while a character or stop string is open
     std::vector<int64_t> token_ids;
     std::vector<PositionLogprobs> logprobs;
     FinishReason finish_reason = FinishReason::kRunning;
@@ -75,19 +81,19 @@ struct Delta {
 /// One whole answer.
 struct Answer {
     std::string text;
-    std::vector<int64_t> token_ids;     ///< the stop token included
+    std::vector<int64_t> token_ids;  ///< the stop token included
     std::vector<PositionLogprobs> logprobs;
     FinishReason finish_reason = FinishReason::kRunning;
-    std::string stop_string;            ///< which stop string ended it, if one did
+    std::string stop_string;  ///< which stop string ended it, if one did
 };
 
 /// Times of a request in seconds, measured in the engine.
 struct RequestMetrics {
     int64_t prompt_tokens = 0;
-    int64_t generated_tokens = 0;       ///< all answers together
-    double queue_seconds = 0.0;         ///< submitted -> first scheduled
-    double ttft_seconds = 0.0;          ///< submitted -> first token
-    double total_seconds = 0.0;         ///< submitted -> last token
+    int64_t generated_tokens = 0;  ///< all answers together
+    double queue_seconds = 0.0;    ///< submitted -> first scheduled
+    double ttft_seconds = 0.0;     ///< submitted -> first token
+    double total_seconds = 0.0;    ///< submitted -> last token
     /// Time between a token and the one before it, of each answer in turn (the first token has
     /// none).
     std::vector<float> inter_token_seconds;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "ovfast/export.hpp"
@@ -20,6 +21,12 @@ struct GgufTensor {
     uint64_t size = 0;            ///< bytes
 };
 
+/// A metadata value. Integers of every width become int64_t or uint64_t, floats become double;
+/// arrays of booleans become arrays of integers.
+using GgufValue =
+    std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<int64_t>,
+                 std::vector<uint64_t>, std::vector<double>, std::vector<std::string>>;
+
 /// The header of a GGUF file, read and bounds-checked without touching the weights.
 struct GgufHeader {
     uint32_t version = 0;
@@ -27,14 +34,16 @@ struct GgufHeader {
     uint64_t file_size = 0;
     uint64_t context_length = 0;  ///< 0 when the file does not say
     std::vector<GgufTensor> tensors;
+    /// Everything that the file says about itself; arrays (vocabularies) only when asked for.
+    std::map<std::string, GgufValue> metadata;
     /// Tensor type -> bytes stored in it.
     std::map<std::string, uint64_t> bytes_by_type() const;
 };
 
-/// Reads the header. Throws ModelError that says what is wrong and where: not a GGUF file, a version
-/// or tensor type that is not known, a string or array that leaves the file, a tensor whose data is
-/// cut off (naming the tensor).
-OVFAST_API GgufHeader read_gguf_header(const std::filesystem::path& file);
+/// Reads the header. Throws ModelError that says what is wrong and where: not a GGUF file, a
+/// version or tensor type that is not known, a string or array that leaves the file, a tensor whose
+/// data is cut off (naming the tensor). `with_arrays` keeps array metadata too.
+OVFAST_API GgufHeader read_gguf_header(const std::filesystem::path& file, bool with_arrays = false);
 
 /// Progress of a long step: a fraction in [0, 1] and what is being done. Returns false to cancel.
 using Progress = std::function<bool(double fraction, const std::string& what)>;

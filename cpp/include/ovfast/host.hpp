@@ -39,10 +39,10 @@ OVFAST_API HostLimits read_host_limits(const std::string& root = "");
 
 /// Memory of this process now, bytes (Linux /proc/self/status).
 struct OVFAST_API ProcessMemory {
-    uint64_t peak_rss = 0;   ///< VmHWM
-    uint64_t rss = 0;        ///< VmRSS
-    uint64_t rss_file = 0;   ///< RssFile + RssShmem: file-backed pages, shared with other processes
-    uint64_t rss_anon = 0;   ///< RssAnon: private
+    uint64_t peak_rss = 0;  ///< VmHWM
+    uint64_t rss = 0;       ///< VmRSS
+    uint64_t rss_file = 0;  ///< RssFile + RssShmem: file-backed pages, shared with other processes
+    uint64_t rss_anon = 0;  ///< RssAnon: private
 };
 OVFAST_API ProcessMemory read_process_memory();
 

@@ -1,0 +1,186 @@
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <optional>
+
+#include "ovfast/engine.hpp"
+#include "register.hpp"
+
+namespace py = pybind11;
+
+namespace ovfast::python {
+namespace {
+
+// How long Python's signal handlers wait at most: Ctrl+C must not feel slow, and a thread that
+// wakes often takes time from those that compute.
+constexpr std::chrono::milliseconds kSignalPeriod{20};
+
+// Runs `wait(slice)` without the GIL until it returns true or `timeout` seconds pass, letting
+// Python handle signals in between.
+template <typename Wait>
+bool wait_with_signals(std::optional<double> timeout, const Wait& wait) {
+    using Clock = std::chrono::steady_clock;
+    const auto deadline =
+        timeout ? Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                     std::chrono::duration<double>(std::max(*timeout, 0.0)))
+                : Clock::time_point::max();
+    while (true) {
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+            std::max(deadline - Clock::now(), Clock::duration::zero()));
+        bool ready = false;
+        {
+            const py::gil_scoped_release release;
+            ready = wait(std::min(left, kSignalPeriod));
+        }
+        if (ready) return true;
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        if (Clock::now() >= deadline) return false;
+    }
+}
+
+py::array_t<float> to_array(const std::vector<float>& values) {
+    return py::array_t<float>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+void register_options(py::module_& m) {
+    py::class_<EngineOptions>(m, "EngineOptions",
+                              "How a model is loaded and how its engine shares the machine.")
+        .def(py::init([](const py::kwargs& kwargs) {
+                 EngineOptions options;
+                 const py::object self = py::cast(&options, py::return_value_policy::reference);
+                 for (const auto& [name, value] : kwargs) {
+                     if (!py::hasattr(self, name)) {
+                         throw py::type_error("EngineOptions has no option '" +
+                                              py::str(name).cast<std::string>() + "'");
+                     }
+                     py::setattr(self, name, value);
+                 }
+                 return options;
+             }),
+             "Takes the attributes as keywords; an unknown one raises TypeError.")
+        .def_readwrite("device", &EngineOptions::device, "OpenVINO device: \"CPU\".")
+        .def_readwrite("kv_cache_gb", &EngineOptions::kv_cache_gb,
+                       "Hard bound of the KV cache, GiB; 0 derives it from free memory.")
+        .def_readwrite("max_batch_tokens", &EngineOptions::max_batch_tokens,
+                       "Tokens that one step computes at most; also the prefill chunk.")
+        .def_readwrite("max_sequences", &EngineOptions::max_sequences,
+                       "Sequences that run at once; others wait.")
+        .def_readwrite("num_threads", &EngineOptions::num_threads,
+                       "Compute threads; 0 takes what cgroup quota and affinity allow.")
+        .def_readwrite("max_context", &EngineOptions::max_context,
+                       "Tokens of context; 0 is bounded by the KV cache alone.")
+        .def_readwrite("eos_token_ids", &EngineOptions::eos_token_ids, "Tokens that end an answer.")
+        .def_readwrite("properties", &EngineOptions::properties,
+                       "Further OpenVINO properties, name to value; unknown ones are refused.")
+        .def("validate", &EngineOptions::validate,
+             "Raises ValueError naming the option, its value and what is allowed.");
+
+    py::class_<EngineInfo>(m, "EngineInfo", "What came out of the options on this machine.")
+        .def_readonly("device", &EngineInfo::device)
+        .def_readonly("threads", &EngineInfo::threads, "Compute threads.")
+        .def_readonly("max_context", &EngineInfo::max_context, "Tokens, prompt and answer.")
+        .def_readonly("vocab_size", &EngineInfo::vocab_size, "Width of the model's logits.")
+        .def_readonly("kv_block_tokens", &EngineInfo::kv_block_tokens, "Tokens in a KV block.")
+        .def_readonly("kv_blocks", &EngineInfo::kv_blocks, "Blocks in the KV cache.")
+        .def_readonly("kv_bytes_per_token", &EngineInfo::kv_bytes_per_token)
+        .def_readonly("kv_cache_bytes", &EngineInfo::kv_cache_bytes, "Bound of the KV cache.")
+        .def_readonly("kv_cache_reason", &EngineInfo::kv_cache_reason, "How the bound was found.")
+        .def_readonly("read_seconds", &EngineInfo::read_seconds, "Reading and rewriting the model.")
+        .def_readonly("compile_seconds", &EngineInfo::compile_seconds)
+        .def_readonly("lm_head_rows", &EngineInfo::lm_head_rows,
+                      "Whether logits are computed only for the tokens that are sampled.");
+}
+
+void register_results(py::module_& m) {
+    py::class_<Delta>(m, "Delta", "One piece of one answer, as it is generated.")
+        .def_readonly("answer", &Delta::answer, "Index among the n answers.")
+        .def_readonly("text", &Delta::text)
+        .def_readonly("token_ids", &Delta::token_ids)
+        .def_readonly("logprobs", &Delta::logprobs)
+        .def_property_readonly(
+            "finish_reason", [](const Delta& d) { return to_string(d.finish_reason); },
+            "\"running\", \"stop\", \"length\", \"cancelled\" or \"error\".");
+
+    py::class_<Answer>(m, "Answer", "One whole answer.")
+        .def_readonly("text", &Answer::text)
+        .def_readonly("token_ids", &Answer::token_ids, "The stop token included.")
+        .def_readonly("logprobs", &Answer::logprobs)
+        .def_readonly("stop_string", &Answer::stop_string, "Which one ended it; \"\" if none.")
+        .def_property_readonly("finish_reason",
+                               [](const Answer& a) { return to_string(a.finish_reason); });
+
+    py::class_<RequestMetrics>(m, "RequestMetrics", "Times of a request, seconds.")
+        .def_readonly("prompt_tokens", &RequestMetrics::prompt_tokens)
+        .def_readonly("generated_tokens", &RequestMetrics::generated_tokens,
+                      "All answers together.")
+        .def_readonly("queue_seconds", &RequestMetrics::queue_seconds,
+                      "Submitted to first scheduled.")
+        .def_readonly("ttft_seconds", &RequestMetrics::ttft_seconds, "Submitted to first token.")
+        .def_readonly("total_seconds", &RequestMetrics::total_seconds, "Submitted to last token.")
+        .def_property_readonly(
+            "inter_token_seconds",
+            [](const RequestMetrics& metrics) { return to_array(metrics.inter_token_seconds); },
+            "float32 [tokens - answers]: time from each token to the next, answer by answer.")
+        .def_readonly("infer_seconds", &RequestMetrics::infer_seconds,
+                      "Inside the model while this request took part.")
+        .def_readonly("steps", &RequestMetrics::steps, "Steps that it took part in.");
+}
+
+void register_request(py::module_& m) {
+    py::class_<Request, std::shared_ptr<Request>>(
+        m, "Request", "A submitted request. Dropping it cancels it. Thread-safe.")
+        .def(
+            "next",
+            [](Request& self, std::optional<double> timeout) {
+                std::vector<Delta> pieces;
+                wait_with_signals(timeout, [&](std::chrono::milliseconds slice) {
+                    pieces = self.next(slice);
+                    return !pieces.empty() || self.done();
+                });
+                return pieces;
+            },
+            py::arg("timeout") = py::none(),
+            "The next pieces, in order. Empty when `timeout` seconds pass first, and when all were "
+            "handed out. Raises what ended the request, if it failed.")
+        .def(
+            "wait",
+            [](Request& self, std::optional<double> timeout) {
+                return wait_with_signals(
+                    timeout, [&](std::chrono::milliseconds slice) { return self.wait(slice); });
+            },
+            py::arg("timeout") = py::none(),
+            "Waits for the end. False when `timeout` seconds pass first. Raises as next().")
+        .def_property_readonly("done", &Request::done, "All pieces were handed out.")
+        .def("cancel", &Request::cancel,
+             "Ends the request at the next step; what was generated stays readable.")
+        .def_property_readonly("answers", &Request::answers, "Valid once the request ended.")
+        .def_property_readonly("metrics", &Request::metrics, "Valid once the request ended.");
+}
+
+}  // namespace
+
+void register_engine(py::module_& m) {
+    register_options(m);
+    register_results(m);
+    register_request(m);
+
+    py::class_<Engine>(m, "Engine",
+                       "Runs requests on one model with continuous batching. Thread-safe.")
+        .def(py::init([](const std::filesystem::path& model_dir,
+                         std::shared_ptr<Tokenizer> tokenizer, const EngineOptions& options) {
+                 const py::gil_scoped_release release;
+                 return std::make_unique<Engine>(model_dir, std::move(tokenizer), options);
+             }),
+             py::arg("model_dir"), py::arg("tokenizer"), py::arg("options") = EngineOptions{},
+             "Loads and compiles the model. Raises ModelError, CapacityError, ValueError.")
+        .def("submit", &Engine::submit, py::arg("prompt_ids"), py::arg("params"),
+             py::call_guard<py::gil_scoped_release>(),
+             "Queues a request of int64 token ids. Raises ValueError or CapacityError.")
+        .def_property_readonly("info", &Engine::info, py::return_value_policy::reference_internal);
+}
+
+}  // namespace ovfast::python

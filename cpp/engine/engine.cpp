@@ -1,0 +1,278 @@
+#include "ovfast/engine.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+
+#include "engine/paged_model.hpp"
+#include "engine/request.hpp"
+#include "engine/scheduler.hpp"
+#include "engine/sequence.hpp"
+#include "ovfast/error.hpp"
+
+namespace ovfast {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The handle that callers hold. The engine holds the state only: when the last handle goes, nobody
+// can read the answer any more, so the request is cancelled.
+class RequestHandle final : public Request {
+public:
+    explicit RequestHandle(std::shared_ptr<RequestState> state) : state_(std::move(state)) {}
+    ~RequestHandle() override {
+        if (!state_->ended()) state_->cancel();
+    }
+
+    std::vector<Delta> next(std::chrono::milliseconds timeout) override {
+        return state_->next(timeout);
+    }
+    bool wait(std::chrono::milliseconds timeout) override { return state_->wait(timeout); }
+    bool done() const override { return state_->done(); }
+    void cancel() override { state_->cancel(); }
+    const std::vector<Answer>& answers() const override { return state_->answers(); }
+    const RequestMetrics& metrics() const override { return state_->metrics(); }
+
+private:
+    std::shared_ptr<RequestState> state_;
+};
+
+}  // namespace
+
+struct Engine::Impl {
+    Impl(const std::filesystem::path& model_dir, std::shared_ptr<const Tokenizer> text,
+         const EngineOptions& engine_options)
+        : tokenizer(std::move(text)),
+          options(engine_options),
+          model(model_dir, options),
+          vocabulary(
+              std::min(model.info().vocab_size, static_cast<int64_t>(tokenizer->vocab_size()))),
+          scheduler({options.max_batch_tokens, options.max_sequences, model.info().kv_block_tokens},
+                    static_cast<int32_t>(model.info().kv_blocks),
+                    [this](int32_t from, int32_t to) { model.copy_block(from, to); }),
+          thread([this] { work(); }) {}
+
+    ~Impl() {
+        {
+            const std::lock_guard lock(mutex);
+            stopping = true;
+        }
+        wake.notify_one();
+        thread.join();
+    }
+
+    void check(const std::vector<int64_t>& prompt_ids, const SamplingParams& params) const;
+    std::unique_ptr<Sequence> make_sequence(const std::shared_ptr<RequestState>& request) const;
+    void work();
+    bool accept();
+    void step();
+    void extend(Sequence& sequence, const float* logits);
+    void cancel(Sequence& sequence);
+    void fail_running(const std::exception_ptr& error);
+
+    std::shared_ptr<const Tokenizer> tokenizer;
+    const EngineOptions options;
+    PagedModel model;
+    const int64_t vocabulary;  // ids that both the model and the tokenizer know
+
+    // Shared with the submitting threads.
+    std::mutex mutex;
+    std::condition_variable wake;
+    std::deque<std::shared_ptr<RequestState>> submitted;
+    bool stopping = false;
+    const std::shared_ptr<std::atomic<bool>> any_cancelled =
+        std::make_shared<std::atomic<bool>>(false);
+
+    // Of the engine's thread.
+    Scheduler scheduler;
+    StepBatch batch;
+    std::thread thread;  // last: it starts when all else is there
+};
+
+void Engine::Impl::check(const std::vector<int64_t>& prompt_ids,
+                         const SamplingParams& params) const {
+    params.validate();
+    if (prompt_ids.empty()) {
+        throw std::invalid_argument("the prompt is empty: expected at least one token");
+    }
+    for (size_t i = 0; i < prompt_ids.size(); ++i) {
+        if (prompt_ids[i] < 0 || prompt_ids[i] >= vocabulary) {
+            throw std::invalid_argument("prompt token " + std::to_string(i) + " is " +
+                                        std::to_string(prompt_ids[i]) + ", expected an id in [0, " +
+                                        std::to_string(vocabulary) + ")");
+        }
+    }
+    if (params.n > options.max_sequences) {
+        throw CapacityError("n is " + std::to_string(params.n) + ", but the engine runs at most " +
+                            std::to_string(options.max_sequences) +
+                            " sequences at once (max_sequences)");
+    }
+    const auto length = static_cast<int64_t>(prompt_ids.size());
+    const EngineInfo& info = model.info();
+    if (length >= info.max_context) {
+        const bool by_cache = info.max_context == info.kv_blocks * info.kv_block_tokens;
+        throw CapacityError("the prompt has " + std::to_string(length) + " tokens, but " +
+                            (by_cache ? "the KV cache" : "the model's context") + " holds " +
+                            std::to_string(info.max_context) + ", one of them for the answer" +
+                            (by_cache ? "; raise kv_cache_gb" : ""));
+    }
+    if (params.max_length && length >= *params.max_length) {
+        throw std::invalid_argument("max_length is " + std::to_string(*params.max_length) +
+                                    ", but the prompt alone has " + std::to_string(length) +
+                                    " tokens");
+    }
+}
+
+std::unique_ptr<Sequence> Engine::Impl::make_sequence(
+    const std::shared_ptr<RequestState>& request) const {
+    const SamplingParams& params = request->params;
+    const auto prompt = static_cast<int64_t>(request->prompt_ids.size());
+    int64_t max_tokens = model.info().max_context;
+    if (params.max_new_tokens && *params.max_new_tokens < max_tokens - prompt) {
+        max_tokens = prompt + *params.max_new_tokens;
+    }
+    if (params.max_length) max_tokens = std::min(max_tokens, *params.max_length);
+
+    std::vector<int64_t> ends = params.stop_token_ids;
+    if (!params.ignore_eos) {
+        ends.insert(ends.end(), options.eos_token_ids.begin(), options.eos_token_ids.end());
+    }
+    const auto make = [&](int64_t answer) {
+        auto sequence = std::make_unique<Sequence>();
+        sequence->request = request;
+        sequence->writer =
+            std::make_unique<AnswerWriter>(*tokenizer, params, request->prompt_ids, ends,
+                                           max_tokens - prompt, static_cast<size_t>(answer));
+        return sequence;
+    };
+    std::unique_ptr<Sequence> first = make(0);
+    first->tokens = request->prompt_ids;
+    for (int64_t i = 1; i < params.n; ++i) first->siblings.push_back(make(i));
+    return first;
+}
+
+void Engine::Impl::work() {
+    while (accept()) {
+        try {
+            step();
+        } catch (...) {
+            fail_running(std::current_exception());
+        }
+    }
+    scheduler.for_each([this](Sequence& sequence) { cancel(sequence); });
+    scheduler.remove_if([](const RequestState&) { return true; });
+}
+
+// Takes in new requests and cancellations, waiting for some when there is nothing to do. False when
+// the engine stops.
+bool Engine::Impl::accept() {
+    std::deque<std::shared_ptr<RequestState>> arrived;
+    {
+        std::unique_lock lock(mutex);
+        wake.wait(lock, [&] { return stopping || !submitted.empty() || !scheduler.idle(); });
+        arrived.swap(submitted);
+        if (stopping) {
+            for (const auto& request : arrived) request->end(FinishReason::kCancelled);
+            return false;
+        }
+    }
+    for (const auto& request : arrived) {
+        try {
+            scheduler.add(make_sequence(request));
+        } catch (...) {
+            request->end(FinishReason::kError, std::current_exception());
+        }
+    }
+    if (any_cancelled->exchange(false)) {
+        scheduler.for_each([this](Sequence& sequence) {
+            if (sequence.request->cancelled()) cancel(sequence);
+        });
+        scheduler.remove_if([](const RequestState& request) { return request.cancelled(); });
+    }
+    return true;
+}
+
+void Engine::Impl::step() {
+    // Copied: extending a sequence may remove it, or start its siblings.
+    const std::vector<Sequence*> sampled = scheduler.plan(batch);
+    if (batch.token_ids.empty()) return;
+
+    const auto start = Clock::now();
+    const float* logits = model.run(batch);
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+
+    for (const auto& [sequence, tokens] : scheduler.planned()) sequence->request->stepped(seconds);
+    scheduler.computed();
+    for (Sequence* sequence : sampled) {
+        std::vector<Sequence*> answers = scheduler.fork(*sequence);
+        answers.insert(answers.begin(), sequence);
+        for (Sequence* answer : answers) {
+            try {
+                extend(*answer, logits);
+            } catch (...) {
+                const std::shared_ptr<RequestState> request = answer->request;
+                request->end(FinishReason::kError, std::current_exception());
+                scheduler.remove_if([&](const RequestState& r) { return &r == request.get(); });
+                break;  // its other answers are gone too
+            }
+        }
+        logits += model.info().vocab_size;
+    }
+}
+
+void Engine::Impl::extend(Sequence& sequence, const float* logits) {
+    Delta delta = sequence.writer->write(logits, static_cast<size_t>(vocabulary));
+    sequence.tokens.push_back(delta.token_ids.front());
+    const bool finished = delta.finish_reason != FinishReason::kRunning;
+    sequence.request->add(std::move(delta), sequence.writer->stop_string());
+    if (finished) scheduler.remove(sequence);
+}
+
+void Engine::Impl::cancel(Sequence& sequence) {
+    sequence.request->add(sequence.writer->cancel());
+    for (const auto& sibling : sequence.siblings) cancel(*sibling);
+}
+
+// A step that throws takes with it all that ran in it; what waits is tried again.
+void Engine::Impl::fail_running(const std::exception_ptr& error) {
+    std::vector<const RequestState*> failed;
+    const auto fail = [&](const Sequence& sequence) {
+        sequence.request->end(FinishReason::kError, error);
+        failed.push_back(sequence.request.get());
+    };
+    for (const auto& [sequence, tokens] : scheduler.planned()) fail(*sequence);
+    if (failed.empty()) scheduler.for_each(fail);  // not even a plan could be made
+    scheduler.remove_if([&](const RequestState& request) {
+        return std::find(failed.begin(), failed.end(), &request) != failed.end();
+    });
+}
+
+Engine::Engine(const std::filesystem::path& model_dir, std::shared_ptr<const Tokenizer> tokenizer,
+               const EngineOptions& options) {
+    if (!tokenizer) throw std::invalid_argument("the engine needs a tokenizer, got none");
+    impl_ = std::make_unique<Impl>(model_dir, std::move(tokenizer), options);
+}
+
+Engine::~Engine() = default;
+
+std::shared_ptr<Request> Engine::submit(std::vector<int64_t> prompt_ids,
+                                        const SamplingParams& params) {
+    impl_->check(prompt_ids, params);
+    auto state =
+        std::make_shared<RequestState>(std::move(prompt_ids), params, impl_->any_cancelled);
+    {
+        const std::lock_guard lock(impl_->mutex);
+        impl_->submitted.push_back(state);
+    }
+    impl_->wake.notify_one();
+    return std::make_shared<RequestHandle>(std::move(state));
+}
+
+const EngineInfo& Engine::info() const {
+    return impl_->model.info();
+}
+
+}  // namespace ovfast

@@ -1,0 +1,50 @@
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "ovfast/engine.hpp"
+
+namespace ovfast {
+namespace {
+
+template <typename T>
+[[noreturn]] void refuse(const char* option, T value, const char* allowed) {
+    throw std::invalid_argument(std::string(option) + " is " + std::to_string(value) +
+                                ", expected " + allowed);
+}
+
+}  // namespace
+
+void EngineOptions::validate() const {
+    if (device != "CPU") {
+        throw std::invalid_argument("device is '" + device + "', expected 'CPU'");
+    }
+    if (!std::isfinite(kv_cache_gb) || kv_cache_gb < 0.0) {
+        refuse("kv_cache_gb", kv_cache_gb, "a positive size in GiB, or 0 to derive it");
+    }
+    if (max_batch_tokens < 1) refuse("max_batch_tokens", max_batch_tokens, "at least 1");
+    if (max_sequences < 1) refuse("max_sequences", max_sequences, "at least 1");
+    if (num_threads < 0) refuse("num_threads", num_threads, "at least 1, or 0 to derive it");
+    if (max_context < 0) refuse("max_context", max_context, "at least 1, or 0 for no bound");
+    for (const int64_t id : eos_token_ids) {
+        if (id < 0) refuse("eos_token_ids", id, "token ids, which are not negative");
+    }
+}
+
+const char* to_string(FinishReason reason) {
+    switch (reason) {
+        case FinishReason::kRunning:
+            return "running";
+        case FinishReason::kStop:
+            return "stop";
+        case FinishReason::kLength:
+            return "length";
+        case FinishReason::kCancelled:
+            return "cancelled";
+        case FinishReason::kError:
+            return "error";
+    }
+    return "unknown";
+}
+
+}  // namespace ovfast

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <openvino/runtime/compiled_model.hpp>
+#include <openvino/runtime/infer_request.hpp>
+#include <vector>
+
+namespace ovfast {
+
+/// Memory of the paged KV cache: a key and a value tensor a layer, shaped as the compiled model
+/// wants them, [blocks, kv heads, tokens and scales, head size].
+///
+/// All tensors lie in one anonymous mapping whose pages the kernel supplies at the first write, so
+/// a generous bound costs nothing until it is used and the cache never moves or grows by copying.
+class KvCache {
+public:
+    /// What one block takes, read from the compiled model's cache inputs.
+    struct Layout {
+        int64_t block_tokens = 0;
+        uint64_t block_bytes = 0;  ///< over all layers, keys and values
+        size_t layers = 0;
+    };
+    /// Throws ModelError when the model has no key_cache.N / value_cache.N inputs.
+    static Layout layout(const ov::CompiledModel& model);
+
+    /// Maps `blocks` blocks and hands the tensors to `request`.
+    KvCache(const ov::CompiledModel& model, ov::InferRequest& request, int32_t blocks);
+    ~KvCache();
+    KvCache(const KvCache&) = delete;
+    KvCache& operator=(const KvCache&) = delete;
+
+    void copy_block(int32_t from, int32_t to);
+
+private:
+    struct Part {
+        uint8_t* data;
+        size_t block_bytes;
+    };
+    std::vector<Part> parts_;
+    void* mapping_ = nullptr;
+    size_t mapping_size_ = 0;
+};
+
+}  // namespace ovfast

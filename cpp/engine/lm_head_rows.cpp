@@ -1,0 +1,110 @@
+#include "engine/lm_head_rows.hpp"
+
+#include <openvino/op/op.hpp>
+#include <openvino/opsets/opset13.hpp>
+#include <optional>
+#include <vector>
+
+#include "ovfast/error.hpp"
+
+namespace ovfast {
+namespace {
+
+namespace op = ov::opset13;
+
+std::shared_ptr<ov::Node> gather_rows(const ov::Output<ov::Node>& tokens, int64_t width,
+                                      const ov::Output<ov::Node>& rows) {
+    const auto flat = std::make_shared<op::Reshape>(
+        tokens, op::Constant::create(ov::element::i64, {2}, {int64_t{-1}, width}), false);
+    return std::make_shared<op::Gather>(flat, rows,
+                                        op::Constant::create(ov::element::i64, {}, {0}));
+}
+
+bool only_moves_dimensions(const ov::Node& node) {
+    return ov::is_type<op::Reshape>(&node) || ov::is_type<op::Squeeze>(&node) ||
+           ov::is_type<op::Unsqueeze>(&node);
+}
+
+// Operations that treat each logit for itself, so that rows may be chosen before them. A second
+// operand must be one number, or one for each word of the vocabulary (a bias).
+bool works_on_each_logit(const ov::Node& node, int64_t vocabulary) {
+    if (ov::is_type<op::Convert>(&node) || ov::is_type<op::Tanh>(&node)) return true;
+    const bool binary = ov::is_type<op::Multiply>(&node) || ov::is_type<op::Divide>(&node) ||
+                        ov::is_type<op::Add>(&node) || ov::is_type<op::Subtract>(&node);
+    if (!binary) return false;
+    const ov::PartialShape operand = node.get_input_partial_shape(1);
+    if (operand.is_dynamic()) return false;
+    const auto count = static_cast<int64_t>(ov::shape_size(operand.to_shape()));
+    return count == 1 || (count == vocabulary && operand[operand.size() - 1] == vocabulary);
+}
+
+// Last dimension, when it is known.
+std::optional<int64_t> width_of(const ov::PartialShape& shape) {
+    if (shape.rank().is_dynamic() || shape.size() == 0 || shape[shape.size() - 1].is_dynamic()) {
+        return std::nullopt;
+    }
+    return shape[shape.size() - 1].get_length();
+}
+
+// Width of the hidden state that `matmul` turns into logits; 0 when it is not an lm_head.
+int64_t lm_head_input_width(const op::MatMul& matmul, int64_t vocabulary) {
+    const std::optional<int64_t> hidden = width_of(matmul.get_input_partial_shape(0));
+    const ov::PartialShape weights = matmul.get_input_partial_shape(1);
+    if (!hidden || matmul.get_transpose_a() || weights.is_dynamic()) return 0;
+    const auto elements = static_cast<int64_t>(ov::shape_size(weights.to_shape()));
+    return elements == *hidden * vocabulary ? *hidden : 0;
+}
+
+}  // namespace
+
+bool select_lm_head_rows(const std::shared_ptr<ov::Model>& model) {
+    if (model->outputs().size() != 1) {
+        throw ModelError("expected one output, the logits, got " +
+                         std::to_string(model->outputs().size()));
+    }
+    const std::shared_ptr<op::Result> result = model->get_results().front();
+    const std::optional<int64_t> vocabulary = width_of(result->get_input_partial_shape(0));
+    if (!vocabulary) {
+        throw ModelError("the output has shape " + result->get_input_partial_shape(0).to_string() +
+                         ", expected logits whose last dimension is the vocabulary");
+    }
+
+    const auto rows = std::make_shared<op::Parameter>(ov::element::i64, ov::PartialShape{-1});
+    rows->set_friendly_name(kLogitRows);
+    rows->get_output_tensor(0).set_names({kLogitRows});
+
+    std::vector<std::shared_ptr<ov::Node>> after;  // from the output back to the MatMul
+    std::shared_ptr<ov::Node> node = result->get_input_node_shared_ptr(0);
+    while (only_moves_dimensions(*node) || works_on_each_logit(*node, *vocabulary)) {
+        after.push_back(node);
+        node = node->get_input_node_shared_ptr(0);
+    }
+    const auto matmul = ov::as_type_ptr<op::MatMul>(node);
+    const int64_t hidden = matmul ? lm_head_input_width(*matmul, *vocabulary) : 0;
+    ov::Output<ov::Node> logits;
+    if (hidden != 0) {
+        logits = matmul->clone_with_new_inputs(
+            {gather_rows(matmul->input_value(0), hidden, rows), matmul->input_value(1)});
+        for (auto it = after.rbegin(); it != after.rend(); ++it) {
+            if (only_moves_dimensions(**it)) continue;
+            ov::OutputVector inputs = (*it)->input_values();
+            inputs[0] = logits;
+            logits = (*it)->clone_with_new_inputs(inputs);
+        }
+        logits = std::make_shared<op::Reshape>(
+            logits, op::Constant::create(ov::element::i64, {2}, {int64_t{-1}, *vocabulary}), false);
+    } else {
+        logits = gather_rows(result->input_value(0), *vocabulary, rows);
+    }
+    if (logits.get_element_type() != ov::element::f32) {
+        logits = std::make_shared<op::Convert>(logits, ov::element::f32);
+    }
+    logits.get_tensor().set_names({"logits"});
+    result->input_value(0).get_tensor().set_names({});
+    result->input(0).replace_source_output(logits);
+    model->add_parameters({rows});
+    model->validate_nodes_and_infer_types();
+    return hidden != 0;
+}
+
+}  // namespace ovfast

@@ -1,0 +1,219 @@
+#include "engine/paged_model.hpp"
+
+#include <algorithm>
+#include <cctype>
+#include <chrono>
+#include <limits>
+#include <openvino/core/any.hpp>
+#include <openvino/op/util/op_types.hpp>
+#include <openvino/op/util/read_value_base.hpp>
+#include <openvino/pass/sdpa_to_paged_attention.hpp>
+#include <openvino/runtime/properties.hpp>
+#include <sstream>
+
+#include "engine/lm_head_rows.hpp"
+#include "ovfast/error.hpp"
+#include "ovfast/host.hpp"
+
+namespace ovfast {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// OpenVINO's messages carry file names and line numbers of its own sources; the last line says why.
+std::string reason(const std::exception& e) {
+    std::string text = e.what();
+    while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0) {
+        text.pop_back();
+    }
+    const size_t line = text.rfind('\n');
+    return line == std::string::npos ? text : text.substr(line + 1);
+}
+
+bool has_input(const ov::Model& model, const std::string& name) {
+    return std::any_of(model.inputs().begin(), model.inputs().end(),
+                       [&](const auto& input) { return input.get_names().count(name) != 0; });
+}
+
+std::shared_ptr<ov::Model> read_decoder(ov::Core& core, const std::filesystem::path& dir) {
+    const std::filesystem::path xml = dir / "openvino_model.xml";
+    if (!std::filesystem::is_regular_file(xml)) {
+        throw ModelError("no openvino_model.xml in " + dir.string() +
+                         "; write one with `ovfast export`");
+    }
+    std::shared_ptr<ov::Model> model;
+    try {
+        model = core.read_model(xml);
+    } catch (const std::exception& e) {
+        throw ModelError("cannot read " + xml.string() + ": " + reason(e));
+    }
+    if (!has_input(*model, "input_ids")) {
+        throw ModelError(xml.string() +
+                         " is no text-generation model: it has no input 'input_ids'");
+    }
+    return model;
+}
+
+void page_attention(const std::shared_ptr<ov::Model>& model, const std::filesystem::path& dir) {
+    try {
+        ov::pass::SDPAToPagedAttention().run_on_model(model);
+    } catch (const std::exception& e) {
+        throw ModelError("the attention of " + dir.string() + " cannot be paged: " + reason(e));
+    }
+    for (const auto& node : model->get_ordered_ops()) {
+        if (ov::is_type<ov::op::util::ReadValueBase>(node)) {
+            throw ModelError("the model in " + dir.string() + " keeps the state '" +
+                             node->get_friendly_name() +
+                             "', which is no KV cache (recurrent layers are not supported)");
+        }
+    }
+}
+
+ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options, int threads) {
+    const auto supported = core.get_property(options.device, ov::supported_properties);
+    ov::AnyMap properties{{ov::hint::performance_mode.name(), "LATENCY"},
+                          {ov::inference_num_threads.name(), threads}};
+    for (const auto& [name, value] : options.properties) {
+        const bool known = std::any_of(supported.begin(), supported.end(),
+                                       [&](const auto& p) { return p == name && p.is_mutable(); });
+        if (!known) {
+            std::ostringstream message;
+            message << "property '" << name << "' is not one that " << options.device
+                    << " lets us set; those are:";
+            for (const auto& p : supported) {
+                if (p.is_mutable()) message << ' ' << p;
+            }
+            throw std::invalid_argument(message.str());
+        }
+        if (name == ov::inference_num_threads.name() && options.num_threads != 0) {
+            throw std::invalid_argument("num_threads and the property " + name +
+                                        " say the same thing: give one of them");
+        }
+        properties[name] = value;
+    }
+    return properties;
+}
+
+uint64_t constant_bytes(const ov::Model& model) {
+    uint64_t bytes = 0;
+    for (const auto& node : model.get_ops()) {
+        if (ov::op::util::is_constant(node)) bytes += node->get_output_tensor(0).size();
+    }
+    return bytes;
+}
+
+std::string gib(uint64_t bytes) {
+    std::ostringstream text;
+    text.precision(2);
+    text << std::fixed << static_cast<double>(bytes) / (1ULL << 30) << " GiB";
+    return text.str();
+}
+
+}  // namespace
+
+PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options) {
+    options.validate();
+    const HostLimits host = read_host_limits();
+    info_.device = options.device;
+    info_.threads = options.num_threads != 0 ? options.num_threads : host.threads;
+
+    auto start = Clock::now();
+    ov::Core core;
+    const ov::AnyMap properties = compile_properties(core, options, info_.threads);
+    const std::shared_ptr<ov::Model> model = read_decoder(core, model_dir);
+    page_attention(model, model_dir);
+    info_.lm_head_rows = select_lm_head_rows(model);
+    info_.vocab_size = model->output(0).get_partial_shape()[1].get_length();
+    has_positions_ = has_input(*model, "position_ids");
+    const uint64_t weight_bytes = constant_bytes(*model);
+    info_.read_seconds = seconds_since(start);
+
+    start = Clock::now();
+    try {
+        model_ = core.compile_model(model, options.device, properties);
+        request_ = model_.create_infer_request();
+    } catch (const std::exception& e) {
+        throw ModelError("cannot compile " + model_dir.string() + " for " + options.device + ": " +
+                         reason(e));
+    }
+    info_.threads = model_.get_property(ov::inference_num_threads);
+    info_.compile_seconds = seconds_since(start);
+    reserve_cache(options, weight_bytes);
+}
+
+void PagedModel::reserve_cache(const EngineOptions& options, uint64_t weight_bytes) {
+    const KvCache::Layout layout = KvCache::layout(model_);
+    info_.kv_block_tokens = layout.block_tokens;
+    info_.kv_bytes_per_token = layout.block_bytes / static_cast<uint64_t>(layout.block_tokens);
+
+    uint64_t bound = 0;
+    if (options.kv_cache_gb > 0.0) {
+        bound = static_cast<uint64_t>(options.kv_cache_gb * static_cast<double>(1ULL << 30));
+        info_.kv_cache_reason = "kv_cache_gb asks for " + gib(bound);
+    } else {
+        // The plugin copies the weights into its own layout at the first inference, and the
+        // activations of a step need room too; half of what then remains leaves the machine usable.
+        const HostLimits host = read_host_limits();
+        const uint64_t spoken_for = weight_bytes + (uint64_t{512} << 20);
+        const uint64_t room =
+            host.memory_available > spoken_for ? host.memory_available - spoken_for : 0;
+        bound = room / 2;
+        std::ostringstream text;
+        text << "half of the memory that the weights leave free: " << gib(host.memory_available)
+             << " available" << (host.memory_limit != 0 ? " under the cgroup limit" : "") << ", "
+             << gib(spoken_for) << " for weights and activations";
+        const int64_t per_sequence =
+            (options.max_context + layout.block_tokens - 1) / layout.block_tokens;
+        const uint64_t wanted =
+            static_cast<uint64_t>(per_sequence * options.max_sequences) * layout.block_bytes;
+        if (wanted != 0 && wanted < bound) {
+            bound = wanted;
+            text.str("");
+            text << "all that " << options.max_sequences << " sequences of " << options.max_context
+                 << " tokens can use";
+        }
+        info_.kv_cache_reason = text.str();
+    }
+
+    const uint64_t blocks =
+        std::min<uint64_t>(bound / layout.block_bytes, std::numeric_limits<int32_t>::max() / 2);
+    if (blocks == 0) {
+        throw CapacityError(
+            "the KV cache has no room for one block of " + std::to_string(layout.block_tokens) +
+            " tokens (" + std::to_string(layout.block_bytes) + " bytes): " + info_.kv_cache_reason +
+            "; set kv_cache_gb or free memory");
+    }
+    info_.kv_blocks = static_cast<int64_t>(blocks);
+    info_.kv_cache_bytes = blocks * layout.block_bytes;
+    const int64_t capacity = info_.kv_blocks * layout.block_tokens;
+    info_.max_context =
+        options.max_context != 0 ? std::min(options.max_context, capacity) : capacity;
+    cache_ = std::make_unique<KvCache>(model_, request_, static_cast<int32_t>(blocks));
+}
+
+template <typename T>
+void PagedModel::bind(const char* name, const std::vector<T>& values) {
+    // The tensor only refers to the batch's memory: run() is done with it before the batch changes.
+    request_.set_tensor(
+        name, ov::Tensor(ov::element::from<T>(), {values.size()}, const_cast<T*>(values.data())));
+}
+
+const float* PagedModel::run(const StepBatch& batch) {
+    bind("input_ids", batch.token_ids);
+    if (has_positions_) bind("position_ids", batch.positions);
+    bind("past_lens", batch.past_lengths);
+    bind("subsequence_begins", batch.begins);
+    bind("block_indices", batch.blocks);
+    bind("block_indices_begins", batch.block_begins);
+    bind(kLogitRows, batch.logit_rows);
+    max_context_ = batch.max_context;
+    request_.set_tensor("max_context_len", ov::Tensor(ov::element::i32, {}, &max_context_));
+    request_.infer();
+    return request_.get_output_tensor(0).data<float>();
+}
+
+}  // namespace ovfast

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <openvino/runtime/core.hpp>
+#include <vector>
+
+#include "engine/kv_cache.hpp"
+#include "engine/step_batch.hpp"
+#include "ovfast/engine.hpp"
+
+namespace ovfast {
+
+/// A decoder compiled for paged attention, with its KV cache.
+class PagedModel {
+public:
+    /// Reads openvino_model.xml, rewrites it for paged attention and chosen logit rows, compiles it
+    /// and reserves the cache. Throws ModelError, CapacityError, std::invalid_argument.
+    PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options);
+
+    /// Runs one step. Returns logits f32 [logit_rows, vocabulary], valid until the next step.
+    const float* run(const StepBatch& batch);
+
+    void copy_block(int32_t from, int32_t to) { cache_->copy_block(from, to); }
+    const EngineInfo& info() const { return info_; }
+
+private:
+    void reserve_cache(const EngineOptions& options, uint64_t weight_bytes);
+    template <typename T>
+    void bind(const char* name, const std::vector<T>& values);
+
+    EngineInfo info_;
+    ov::CompiledModel model_;
+    std::unique_ptr<KvCache> cache_;  // outlives request_, which refers to its memory
+    ov::InferRequest request_;
+    bool has_positions_ = false;
+    int32_t max_context_ = 0;
+};
+
+}  // namespace ovfast

@@ -1,0 +1,271 @@
+"""The language model as Python sees it: prompts in, text out, everything between in C++."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+from ovfast import _core
+from ovfast._openvino import tokenizers_extension
+from ovfast.chat_template import ChatTemplate
+from ovfast.generation_config import sampling_params
+from ovfast.model_dir import ModelDir
+from ovfast.results import Generation
+
+__all__ = ["LLM", "TextStream"]
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, Any]
+
+
+class TextStream:
+    """Pieces of an answer as they come; iterate over it.
+
+    Leaving the loop early does not end the generation, dropping the stream or cancel() does.
+    """
+
+    def __init__(self, request: _core.Request) -> None:
+        self._request = request
+        self._result: Generation | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield text as soon as it is certain; never half a character or part of a stop string."""
+        try:
+            while not self._request.done:
+                for delta in self._request.next():
+                    if delta.text:
+                        yield delta.text
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Yield text without blocking the event loop; cancelling the task cancels the request."""
+        try:
+            while not self._request.done:
+                for delta in await asyncio.to_thread(self._request.next):
+                    if delta.text:
+                        yield delta.text
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """End the generation at the next step; what came so far stays in ``result``."""
+        self._request.cancel()
+
+    @property
+    def result(self) -> Generation:
+        """The whole generation; waits for its end."""
+        if self._result is None:
+            self._result = _wait(self._request)
+        return self._result
+
+
+class LLM:
+    """A language model, loaded and ready.
+
+    Args:
+        source: A model directory (of ``ovfast export`` or Optimum Intel) or a ``.gguf`` file, which
+            is exported once into the cache (``OVFAST_CACHE``).
+        device: OpenVINO device.
+        kv_cache_gb: Hard bound of the KV cache in GiB; None derives it from free memory, the cgroup
+            limit and the context, and ``info.kv_cache_reason`` says how.
+        max_context: Tokens of prompt and answer together; None takes the model's own.
+        num_threads: Compute threads; None takes what cgroup quota and affinity allow.
+        max_batch_tokens: Tokens that one step computes at most, the size of prefill chunks; None
+            takes the engine's default.
+        max_sequences: Sequences that run at once, others wait; None takes the engine's default.
+        properties: Further OpenVINO properties, such as ``{"KV_CACHE_PRECISION": "u8"}``; unknown
+            ones are refused.
+        progress: Show a progress bar while a GGUF file is exported.
+
+    Raises:
+        ModelError: The source is no usable model; the message says why and what helps.
+        CapacityError: The KV cache does not fit.
+        ValueError: An option is out of range.
+
+    Several threads may generate at once; their requests are computed together.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        *,
+        device: str = "CPU",
+        kv_cache_gb: float | None = None,
+        max_context: int | None = None,
+        num_threads: int | None = None,
+        max_batch_tokens: int | None = None,
+        max_sequences: int | None = None,
+        properties: Mapping[str, Any] | None = None,
+        progress: bool = True,
+    ) -> None:
+        options = _core.EngineOptions(device=device)
+        for name, value in (
+            ("kv_cache_gb", kv_cache_gb),
+            ("max_context", max_context),
+            ("num_threads", num_threads),
+            ("max_batch_tokens", max_batch_tokens),
+            ("max_sequences", max_sequences),
+        ):
+            if value is not None:
+                if value <= 0:
+                    raise ValueError(f"{name} is {value}, expected a positive number or None")
+                setattr(options, name, value)
+        options.properties = {k: _property_text(v) for k, v in (properties or {}).items()}
+        options.validate()
+
+        model_dir = ModelDir.check(_resolve(source, progress))
+        self.model_dir: Path = model_dir.path
+        context = model_dir.context_length
+        if context is not None and (max_context is None or max_context > context):
+            if max_context is not None:
+                raise ValueError(
+                    f"max_context is {max_context}, but the model was made for {context} tokens"
+                )
+            options.max_context = context
+        options.eos_token_ids = model_dir.eos_token_ids
+        self._generation_config = model_dir.generation_config
+        self._model = model_dir
+        self._chat_template: ChatTemplate | None = None
+
+        start = time.perf_counter()
+        self.tokenizer = _core.Tokenizer(self.model_dir, tokenizers_extension())
+        self._engine: _core.Engine | None = _core.Engine(self.model_dir, self.tokenizer, options)
+        self.load_seconds: float = time.perf_counter() - start
+
+    @property
+    def info(self) -> _core.EngineInfo:
+        """What came out of the options on this machine: threads, context, KV cache."""
+        return self._running_engine().info
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The model's chat template. Raises ModelError when it has none."""
+        if self._chat_template is None:
+            self._chat_template = self._model.load_chat_template()
+        return self._chat_template
+
+    @overload
+    def generate(self, prompt: Prompt, **options: Any) -> Generation: ...
+    @overload
+    def generate(self, prompt: list[str], **options: Any) -> list[Generation]: ...
+    def generate(self, prompt: Any, **options: Any) -> Any:
+        """Continue a text.
+
+        Args:
+            prompt: Text as it is (no chat template), token ids, or a list of texts, which are
+                computed together.
+            **options: Attributes of `SamplingParams` (``max_new_tokens``, ``temperature``, ...).
+                What is not given comes from the model's generation_config.json.
+
+        Returns:
+            A Generation, or a list of them for a list of texts.
+
+        Raises:
+            TypeError: An unknown option.
+            ValueError: An option out of range, contradicting options, an empty prompt.
+            CapacityError: The prompt is longer than the context or the KV cache.
+        """
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
+            requests = [self._submit(self._encode(text), options) for text in prompt]
+            return [_wait(request) for request in requests]
+        return _wait(self._submit(self._encode(prompt), options))
+
+    def stream(self, prompt: Prompt, **options: Any) -> TextStream:
+        """Continue a text piece by piece; arguments and errors as in `generate`, ``n`` is 1."""
+        return self._stream(self._encode(prompt), options)
+
+    async def astream(self, prompt: Prompt, **options: Any) -> AsyncIterator[str]:
+        """Continue a text piece by piece without blocking the event loop."""
+        async for piece in self.stream(prompt, **options):
+            yield piece
+
+    def chat(self, messages: Sequence[Message], **options: Any) -> Generation:
+        """Answer a conversation.
+
+        Args:
+            messages: ``{"role": "system" | "user" | "assistant", "content": str}``, oldest first.
+            **options: As in `generate`.
+
+        Raises:
+            ModelError: The model has no chat template.
+            ValueError: The template refuses the messages; otherwise as in `generate`.
+        """
+        return _wait(self._submit(self._encode_chat(messages), options))
+
+    def stream_chat(self, messages: Sequence[Message], **options: Any) -> TextStream:
+        """Answer a conversation piece by piece; arguments and errors as in `chat`."""
+        return self._stream(self._encode_chat(messages), options)
+
+    def close(self) -> None:
+        """Cancel what runs and free the model's memory."""
+        self._engine = None
+
+    def __enter__(self) -> LLM:
+        """Close the model when the block ends."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the model."""
+        self.close()
+
+    def _running_engine(self) -> _core.Engine:
+        if self._engine is None:
+            raise _core.Error("this LLM was closed")
+        return self._engine
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            if not prompt:
+                raise ValueError("the prompt is empty: expected text or token ids")
+            return self.tokenizer.encode(prompt)
+        return [int(token_id) for token_id in prompt]
+
+    def _encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        text = self.chat_template.render(messages)
+        # The template writes the special tokens that the model wants, BOS included.
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _submit(self, prompt_ids: list[int], options: Mapping[str, Any]) -> _core.Request:
+        params = sampling_params(self._generation_config, options)
+        return self._running_engine().submit(prompt_ids, params)
+
+    def _stream(self, prompt_ids: list[int], options: Mapping[str, Any]) -> TextStream:
+        if options.get("n", 1) != 1:
+            raise ValueError(f"n is {options['n']}, but one stream carries one answer")
+        return TextStream(self._submit(prompt_ids, options))
+
+
+def _wait(request: _core.Request) -> Generation:
+    try:
+        request.wait()
+    except KeyboardInterrupt:
+        request.cancel()
+        raise
+    return Generation.from_request(request)
+
+
+def _resolve(source: str | Path, progress: bool) -> Path:
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".gguf":
+        from ovfast.cache import cached_export
+
+        return cached_export(path, progress=progress)
+    return path
+
+
+def _property_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "YES" if value else "NO"
+    return str(value)
