@@ -69,6 +69,8 @@ void register_options(py::module_& m) {
                        "Tokens that one step computes at most; also the prefill chunk.")
         .def_readwrite("max_sequences", &EngineOptions::max_sequences,
                        "Sequences that run at once; others wait.")
+        .def_readwrite("prefix_caching", &EngineOptions::prefix_caching,
+                       "Reuse keys and values of earlier prompts that begin alike.")
         .def_readwrite("num_threads", &EngineOptions::num_threads,
                        "Compute threads; 0 takes what cgroup quota and affinity allow.")
         .def_readwrite("max_context", &EngineOptions::max_context,
@@ -115,6 +117,8 @@ void register_results(py::module_& m) {
 
     py::class_<RequestMetrics>(m, "RequestMetrics", "Times of a request, seconds.")
         .def_readonly("prompt_tokens", &RequestMetrics::prompt_tokens)
+        .def_readonly("cached_tokens", &RequestMetrics::cached_tokens,
+                      "Of the prompt, found in the prefix cache.")
         .def_readonly("generated_tokens", &RequestMetrics::generated_tokens,
                       "All answers together.")
         .def_readonly("queue_seconds", &RequestMetrics::queue_seconds,

@@ -50,9 +50,12 @@ struct Engine::Impl {
           model(model_dir, options),
           vocabulary(
               std::min(model.info().vocab_size, static_cast<int64_t>(tokenizer->vocab_size()))),
-          scheduler({options.max_batch_tokens, options.max_sequences, model.info().kv_block_tokens},
-                    static_cast<int32_t>(model.info().kv_blocks),
-                    [this](int32_t from, int32_t to) { model.copy_block(from, to); }),
+          scheduler(
+              {options.max_batch_tokens, options.max_sequences, model.info().kv_block_tokens,
+               options.prefix_caching ? model.info().max_context / model.info().kv_block_tokens
+                                      : 0},
+              static_cast<int32_t>(model.info().kv_blocks),
+              [this](int32_t from, int32_t to) { model.copy_block(from, to); }),
           thread([this] { work(); }) {}
 
     ~Impl() {

@@ -80,11 +80,12 @@ void RequestState::rethrow() const {
     if (error_) std::rethrow_exception(error_);
 }
 
-void RequestState::scheduled() {
+void RequestState::scheduled(int64_t cached_tokens) {
     const std::lock_guard lock(mutex_);
-    if (metrics_.steps == 0 && metrics_.queue_seconds == 0.0) {
-        metrics_.queue_seconds = seconds(Clock::now() - submitted);
-    }
+    if (scheduled_) return;  // it was preempted and comes back
+    scheduled_ = true;
+    metrics_.queue_seconds = seconds(Clock::now() - submitted);
+    metrics_.cached_tokens = cached_tokens;
 }
 
 void RequestState::stepped(double infer_seconds) {

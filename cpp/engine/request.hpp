@@ -37,7 +37,8 @@ public:
 
     // Side of the engine's thread.
     bool cancelled() const { return cancelled_; }
-    void scheduled();
+    /// The request starts to run; the keys and values of `cached_tokens` are there already.
+    void scheduled(int64_t cached_tokens);
     void stepped(double infer_seconds);
     /// Adds a piece to its answer and to what next() hands out. A piece with a finish reason ends
     /// its answer, and the last answer ends the request.
@@ -57,6 +58,7 @@ private:
     std::vector<std::vector<float>> inter_token_;  ///< of each answer
     RequestMetrics metrics_;
     std::exception_ptr error_;
+    bool scheduled_ = false;
     size_t running_ = 0;  ///< answers that have not ended
     int readers_ = 0;     ///< threads inside next(): only they are woken for each token
     std::atomic<bool> cancelled_{false};

@@ -280,24 +280,18 @@ double weigh(std::vector<Candidate>& candidates, const Weigher& weigher) {
     return sum;
 }
 
-/// Gathers and weighs enough tokens to hold the nucleus of weight `needed`; tokens lighter than
-/// min_p may be left out.
-void gather_nucleus(const Logits& logits, const TokenLogit& peak, const Weigher& weigher,
-                    double temperature, double needed, double min_p, Scratch& s) {
-    // A peaked distribution is done with the first bound and a handful of tokens; a flat one too,
-    // with most of the vocabulary. A pass over the block maxima costs next to nothing.
-    for (const double bound : {1e-2, 1e-4, 1e-6, 1e-9, 0.0}) {
-        const double weight = std::max(bound, min_p);
-        float floor = -kInfinity;
-        if (weight > 0.0) {
-            const double exact = static_cast<double>(peak.logit) + temperature * std::log(weight);
-            const double lowest = std::numeric_limits<float>::lowest();
-            // One float lower, lest rounding lose a token on the bound.
-            floor = std::nextafter(static_cast<float>(std::max(exact, lowest)), -kInfinity);
-        }
-        gather(logits, s.block_max, floor, s.candidates);
-        if (weigh(s.candidates, weigher) >= needed || weight == min_p) return;
+/// Gathers and weighs all tokens at least `weight` heavy, and perhaps some that are lighter by a
+/// rounding error. Returns the sum.
+double gather_heavy(const Logits& logits, const TokenLogit& peak, const Weigher& weigher,
+                    double temperature, double weight, Scratch& s) {
+    float floor = -kInfinity;
+    if (weight > 0.0) {
+        const double exact = static_cast<double>(peak.logit) + temperature * std::log(weight);
+        const double lowest = std::numeric_limits<float>::lowest();
+        floor = std::nextafter(static_cast<float>(std::max(exact, lowest)), -kInfinity);
     }
+    gather(logits, s.block_max, floor, s.candidates);
+    return weigh(s.candidates, weigher);
 }
 
 /// The end of the shortest prefix, in order of probability, whose weights' sum satisfies `reached`.
@@ -382,10 +376,18 @@ size_t draw_filtered(const Logits& logits, const TokenLogit& peak, const Samplin
     if (top_k) {
         gather_top(logits, static_cast<size_t>(params.top_k), s);
         sum = weigh(s.candidates, weigher);
+    } else if (top_p) {
+        sum = sum_weights(logits, weigher, s.block_sums);
+        // A peaked distribution is done with the first bound and a handful of tokens; a flat one
+        // too, with most of the vocabulary. What is lighter than min_p is not missed.
+        for (const double bound : {1e-2, 1e-4, 1e-6, 1e-9, 0.0}) {
+            const double weight = std::max(bound, params.min_p);
+            const double gathered =
+                gather_heavy(logits, peak, weigher, params.temperature, weight, s);
+            if (gathered >= params.top_p * sum || weight == params.min_p) break;
+        }
     } else {
-        if (top_p) sum = sum_weights(logits, weigher, s.block_sums);
-        const double needed = top_p ? params.top_p * sum : 0.0;
-        gather_nucleus(logits, peak, weigher, params.temperature, needed, params.min_p, s);
+        gather_heavy(logits, peak, weigher, params.temperature, params.min_p, s);
     }
     if (top_p) {
         const double needed = params.top_p * sum;

@@ -13,7 +13,10 @@ bool older(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& 
 
 Scheduler::Scheduler(const Limits& limits, int32_t blocks,
                      std::function<void(int32_t, int32_t)> copy_block)
-    : limits_(limits), pool_(blocks), copy_block_(std::move(copy_block)) {}
+    : limits_(limits),
+      pool_(blocks),
+      prefixes_(pool_, limits.block_tokens, static_cast<size_t>(limits.cached_blocks)),
+      copy_block_(std::move(copy_block)) {}
 
 void Scheduler::add(std::unique_ptr<Sequence> sequence) {
     sequence->order = next_order_++;
@@ -67,20 +70,41 @@ void Scheduler::admit(StepBatch& batch) {
         const auto running = static_cast<int64_t>(running_.size());
         if (running_answers() + answers > limits_.sequences) return;
         // Room for all of it and a block for each that runs: otherwise it would be preempted soon.
-        if (running > 0 &&
-            blocks_for(static_cast<int64_t>(next.tokens.size())) + running > pool_.available()) {
-            return;
-        }
+        const int64_t reusable = reusable_blocks(next);
+        // Reusing a block makes it no longer evictable, so it counts as wanted too.
+        const int64_t wanted = blocks_for(static_cast<int64_t>(next.tokens.size())) + running;
+        if (running > 0 && free_blocks(wanted) < wanted) return;
         Sequence& sequence = *waiting_.front();
         insert_running(std::move(waiting_.front()));
         waiting_.pop_front();
-        sequence.request->scheduled();
+        sequence.blocks = prefixes_.take(sequence.tokens, reusable);
+        sequence.computed = reusable * limits_.block_tokens;
+        sequence.request->scheduled(sequence.computed);
         place(sequence, placeable(sequence, std::min(sequence.uncomputed(), budget_)), batch);
     }
 }
 
 int64_t Scheduler::blocks_for(int64_t tokens) const {
     return (tokens + limits_.block_tokens - 1) / limits_.block_tokens;
+}
+
+int32_t Scheduler::take_block() {
+    if (pool_.available() == 0) prefixes_.evict();
+    return pool_.take();
+}
+
+// Blocks to be had without taking them from a sequence. Exact below `wanted`; above it, what the
+// prefix cache could give is not counted.
+int64_t Scheduler::free_blocks(int64_t wanted) const {
+    const int64_t free = pool_.available();
+    return free >= wanted ? free : free + prefixes_.evictable();
+}
+
+// Blocks at the beginning of a waiting sequence that need not be computed. One token is left to
+// compute in any case: its logits are wanted.
+int64_t Scheduler::reusable_blocks(const Sequence& sequence) const {
+    const auto tokens = static_cast<int64_t>(sequence.tokens.size());
+    return prefixes_.count(sequence.tokens, (tokens - 1) / limits_.block_tokens);
 }
 
 // The block that the next token is written to, when others hold it too.
@@ -99,10 +123,10 @@ int64_t Scheduler::running_answers() const {
 
 // How many of the next `tokens` tokens have room without taking blocks from anyone.
 int64_t Scheduler::placeable(const Sequence& sequence, int64_t tokens) const {
-    int64_t free = pool_.available();
+    const auto held = static_cast<int64_t>(sequence.blocks.size());
+    int64_t free = free_blocks(blocks_for(sequence.computed + tokens) - held + 1);
     if (shares_next_block(sequence) && --free < 0) return 0;
-    const int64_t room =
-        (static_cast<int64_t>(sequence.blocks.size()) + free) * limits_.block_tokens;
+    const int64_t room = (held + free) * limits_.block_tokens;
     return std::min(tokens, room - sequence.computed);
 }
 
@@ -112,13 +136,13 @@ void Scheduler::place(Sequence& sequence, int64_t tokens, StepBatch& batch) {
     if (shares_next_block(sequence)) {
         int32_t& block =
             sequence.blocks[static_cast<size_t>(sequence.computed / limits_.block_tokens)];
-        const int32_t copy = pool_.take();
+        const int32_t copy = take_block();
         copy_block_(block, copy);
         pool_.release(block);
         block = copy;
     }
     while (static_cast<int64_t>(sequence.blocks.size()) < blocks_for(end)) {
-        sequence.blocks.push_back(pool_.take());
+        sequence.blocks.push_back(take_block());
     }
 
     for (int64_t i = sequence.computed; i < end; ++i) {
@@ -155,6 +179,7 @@ void Scheduler::insert_running(std::unique_ptr<Sequence> sequence) {
 }
 
 void Scheduler::release(Sequence& sequence) {
+    prefixes_.keep(sequence.tokens, sequence.blocks, sequence.computed / limits_.block_tokens);
     for (const int32_t block : sequence.blocks) pool_.release(block);
     sequence.blocks.clear();
     sequence.computed = 0;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/block_pool.hpp"
+#include "engine/prefix_cache.hpp"
 #include "engine/sequence.hpp"
 #include "engine/step_batch.hpp"
 
@@ -25,6 +26,7 @@ public:
         int64_t batch_tokens = 0;
         int64_t sequences = 0;
         int64_t block_tokens = 0;
+        int64_t cached_blocks = 0;  ///< kept for prompts that begin like earlier ones
     };
     /// `copy_block(from, to)` copies a cache block that several sequences hold before one writes.
     Scheduler(const Limits& limits, int32_t blocks,
@@ -63,12 +65,16 @@ private:
     bool preempt_youngest(const Sequence& claimant);
     void insert_running(std::unique_ptr<Sequence> sequence);
     void release(Sequence& sequence);
+    int32_t take_block();
+    int64_t free_blocks(int64_t wanted) const;
     int64_t blocks_for(int64_t tokens) const;
+    int64_t reusable_blocks(const Sequence& sequence) const;
     bool shares_next_block(const Sequence& sequence) const;
     int64_t running_answers() const;
 
     Limits limits_;
     BlockPool pool_;
+    PrefixCache prefixes_;
     std::function<void(int32_t, int32_t)> copy_block_;
     uint64_t next_order_ = 0;
     Batch running_;                                  // oldest first

@@ -80,6 +80,7 @@ class LLM:
         max_batch_tokens: Tokens that one step computes at most, the size of prefill chunks; None
             takes the engine's default.
         max_sequences: Sequences that run at once, others wait; None takes the engine's default.
+        prefix_caching: A prompt that begins like an earlier one reuses its keys and values.
         properties: Further OpenVINO properties, such as ``{"KV_CACHE_PRECISION": "u8"}``; unknown
             ones are refused.
         progress: Show a progress bar while a GGUF file is exported.
@@ -102,10 +103,11 @@ class LLM:
         num_threads: int | None = None,
         max_batch_tokens: int | None = None,
         max_sequences: int | None = None,
+        prefix_caching: bool = True,
         properties: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        options = _core.EngineOptions(device=device)
+        options = _core.EngineOptions(device=device, prefix_caching=prefix_caching)
         for name, value in (
             ("kv_cache_gb", kv_cache_gb),
             ("max_context", max_context),

@@ -18,6 +18,8 @@ class GenerationMetrics:
     """Times of one request, in seconds, measured in the engine from its submission on."""
 
     prompt_tokens: int
+    cached_tokens: int
+    """Of the prompt, not computed again: it began like an earlier one."""
     generated_tokens: int
     """All answers together."""
     queue_seconds: float
@@ -123,6 +125,7 @@ class Generation:
         times = request.metrics
         metrics = GenerationMetrics(
             prompt_tokens=times.prompt_tokens,
+            cached_tokens=times.cached_tokens,
             generated_tokens=times.generated_tokens,
             queue_seconds=times.queue_seconds,
             ttft_seconds=times.ttft_seconds,

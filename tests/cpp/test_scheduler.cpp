@@ -15,8 +15,9 @@ constexpr int64_t kBlock = 4;  // tokens in a block
 
 class SchedulerTest : public testing::Test {
 protected:
-    Scheduler make(int32_t blocks, int64_t batch_tokens = 100, int64_t sequences = 100) {
-        return Scheduler({batch_tokens, sequences, kBlock}, blocks,
+    Scheduler make(int32_t blocks, int64_t batch_tokens = 100, int64_t sequences = 100,
+                   int64_t cached_blocks = 0) {
+        return Scheduler({batch_tokens, sequences, kBlock, cached_blocks}, blocks,
                          [this](int32_t from, int32_t to) { copies.emplace_back(from, to); });
     }
 
@@ -194,6 +195,36 @@ TEST_F(SchedulerTest, RemoveIfFreesWaitingAndRunning) {
     EXPECT_EQ(step(scheduler).size(), 1U);  // all blocks are free again
 }
 
+TEST_F(SchedulerTest, PromptThatBeginsAlikeIsNotComputedAgain) {
+    Scheduler scheduler = make(10, 100, 100, 10);
+    scheduler.add(sequence(9));
+    Sequence* first = step(scheduler)[0];
+    const std::vector<int32_t> blocks = first->blocks;
+    scheduler.remove(*first);
+    scheduler.add(sequence(9));
+    Sequence* second = step(scheduler)[0];
+    EXPECT_THAT(batch.past_lengths, ElementsAre(8));
+    EXPECT_THAT(batch.positions, ElementsAre(8));
+    EXPECT_EQ(second->blocks[0], blocks[0]);
+    EXPECT_EQ(second->blocks[1], blocks[1]);
+    scheduler.remove(*second);
+    scheduler.add(sequence(8));  // its last token must be computed for the logits
+    step(scheduler);
+    EXPECT_THAT(batch.past_lengths, ElementsAre(4));
+}
+
+TEST_F(SchedulerTest, CachedPrefixesGiveWayToSequences) {
+    Scheduler scheduler = make(4, 100, 100, 4);
+    scheduler.add(sequence(16));
+    Sequence* first = step(scheduler)[0];
+    scheduler.remove(*first);
+    auto other = sequence(14);
+    other->tokens[0] = 99;
+    scheduler.add(std::move(other));
+    EXPECT_EQ(step(scheduler).size(), 1U);
+    EXPECT_THAT(batch.past_lengths, ElementsAre(0));
+}
+
 // Random loads in a cache far too small for them: everything finishes, nothing is lost, and
 // check_batch() holds at every step.
 TEST_F(SchedulerTest, EverythingFinishesUnderPressure) {
@@ -203,7 +234,7 @@ TEST_F(SchedulerTest, EverythingFinishesUnderPressure) {
             return std::uniform_int_distribution<int>(low, high)(random);
         };
         const int32_t blocks = pick(6, 12);
-        Scheduler scheduler = make(blocks, pick(1, 12), pick(3, 8));
+        Scheduler scheduler = make(blocks, pick(1, 12), pick(3, 8), pick(0, 1) * blocks);
         std::map<Sequence*, size_t> wanted;
         size_t added = 0;
         size_t finished = 0;

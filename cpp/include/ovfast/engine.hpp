@@ -27,6 +27,9 @@ struct OVFAST_API EngineOptions {
     int64_t max_batch_tokens = 512;
     /// Sequences that run at once; others wait.
     int64_t max_sequences = 256;
+    /// Prompts that begin like an earlier one reuse its keys and values, block by block. At most
+    /// one context's worth of blocks is kept for it, and none that a running sequence needs.
+    bool prefix_caching = true;
     /// Compute threads. 0: as many as cgroup quota and affinity allow.
     int num_threads = 0;
     /// Tokens of context, prompt and answer together. 0: bounded by the KV cache alone.
@@ -90,6 +93,7 @@ struct Answer {
 /// Times of a request in seconds, measured in the engine.
 struct RequestMetrics {
     int64_t prompt_tokens = 0;
+    int64_t cached_tokens = 0;     ///< of the prompt, found in the prefix cache
     int64_t generated_tokens = 0;  ///< all answers together
     double queue_seconds = 0.0;    ///< submitted -> first scheduled
     double ttft_seconds = 0.0;     ///< submitted -> first token

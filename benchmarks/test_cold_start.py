@@ -1,0 +1,77 @@
+"""From the start of a process to its first token, and the memory that the process takes.
+
+Each peer has processes of its own: several engines in one would share and distort each other's
+memory. The file cache is warm.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from fresh_process import run_fresh
+from measure import QuietProbe, note_quietness, record, repeats
+from peers import PeerUnavailable, Target
+from prompts import PromptSource
+
+def _warm_file_cache(target: Target) -> None:
+    files = [*target.model_dir.glob("openvino_*.bin"), *([target.gguf] if target.gguf else [])]
+    for path in files:
+        with path.open("rb") as file:
+            while file.read(16 << 20):
+                pass
+
+
+def test_cold_start(
+    benchmark: Any,
+    target: Target,
+    peer_names: list[str],
+    prompts: PromptSource,
+    rounds: Callable[[int], int],
+    probe: QuietProbe,
+) -> None:
+    _warm_file_cache(target)
+    prompt = prompts.prompt(64, "cold start")
+    first_sample = len(probe.cpu_seconds)
+    started: dict[str, list[dict[str, Any]]] = {name: [] for name in peer_names}
+    absent: dict[str, str] = {}
+
+    def every_peer() -> None:
+        for name in peer_names:
+            if name in absent:
+                continue
+            probe.measure()
+            try:
+                started[name].append(run_fresh(name, target, prompt, 16))
+            except PeerUnavailable as error:
+                absent[name] = str(error)
+
+    benchmark.pedantic(every_peer, rounds=rounds(3), iterations=1)
+    note_quietness(benchmark, probe, first_sample)
+    results = {name: of_peer for name, of_peer in started.items() if of_peer}
+    record(
+        benchmark,
+        metric="cold start",
+        case="process start to first token",
+        unit="s",
+        samples={
+            name: [result["first_token_seconds"] for result in of_peer]
+            for name, of_peer in results.items()
+        },
+        absent=absent,
+        repeats=repeats(
+            {name: [result["token_ids"] for result in of] for name, of in results.items()}
+        ),
+        load_seconds=_medians(results, lambda result: result["load_seconds"]),
+        memory_mb={
+            field: _medians(results, lambda result, field=field: result["memory"][field] / 1e6)
+            for field in ("VmHWM", "RssAnon", "RssFile")
+        },
+    )
+
+
+def _medians(
+    results: dict[str, list[dict[str, Any]]], value: Callable[[dict[str, Any]], float]
+) -> dict[str, float]:
+    return {name: statistics.median(map(value, of_peer)) for name, of_peer in results.items()}

@@ -1,0 +1,91 @@
+"""Time to the first token and time per further token, one request at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from measure import QuietProbe, agreement, alternate, record, repeats
+from peers import Peer
+from prompts import PromptSource
+
+# GenAI's two pipelines are one engine; at one request the simple one stands for both.
+_WITHOUT = ("genai-cb",)
+
+
+@pytest.mark.parametrize(("tokens", "own_rounds"), [(32, 7), (512, 3), (2048, 2)])
+def test_ttft(
+    benchmark: Any,
+    available: Callable[..., list[Peer]],
+    prompts: PromptSource,
+    rounds: Callable[[int], int],
+    probe: QuietProbe,
+    tokens: int,
+    own_rounds: int,
+) -> None:
+    """Every round has a prompt of its own, so that no engine finds it in a prefix cache."""
+    peers = available(without=_WITHOUT)
+    # Engines prefill in chunks of at most 512 tokens: longer prompts meet no new kernel shapes.
+    warm_up = prompts.prompt(min(tokens, 512), "ttft warm-up")
+    for peer in peers:
+        peer.generate(warm_up, 1)
+
+    results = alternate(
+        benchmark,
+        peers,
+        lambda peer, number: peer.generate(prompts.prompt(tokens, f"ttft {number}"), 1),
+        rounds=rounds(own_rounds),
+        probe=probe,
+    )
+    record(
+        benchmark,
+        metric="TTFT",
+        case=f"{tokens} prompt tokens",
+        unit="ms",
+        samples={name: [1e3 * run.ttft_seconds for run in runs] for name, runs in results.items()},
+        agreement=agreement(
+            {name: [run.token_ids for run in runs] for name, runs in results.items()}
+        ),
+    )
+
+
+@pytest.mark.parametrize(("context", "own_rounds"), [(32, 5), (1100, 3)])
+def test_tpot(
+    benchmark: Any,
+    available: Callable[..., list[Peer]],
+    prompts: PromptSource,
+    rounds: Callable[[int], int],
+    probe: QuietProbe,
+    context: int,
+    own_rounds: int,
+) -> None:
+    """Median over the tokens of an answer; a prefix cache does not help here, so one prompt does."""
+    new_tokens = 64
+    peers = available(without=_WITHOUT)
+    warm_up = prompts.prompt(32, "tpot warm-up")
+    for peer in peers:
+        peer.generate(warm_up, 8)
+
+    prompt = prompts.prompt(context, "tpot")
+    results = alternate(
+        benchmark,
+        peers,
+        lambda peer, _: peer.generate(prompt, new_tokens),
+        rounds=rounds(own_rounds),
+        probe=probe,
+    )
+    answers = {name: [run.token_ids for run in runs] for name, runs in results.items()}
+    record(
+        benchmark,
+        metric="TPOT",
+        case=f"after {context} prompt tokens",
+        unit="ms",
+        samples={
+            name: [1e3 * float(np.median(run.inter_token_seconds)) for run in runs]
+            for name, runs in results.items()
+        },
+        agreement=agreement(answers),
+        repeats=repeats(answers),
+    )

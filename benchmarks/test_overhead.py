@@ -1,0 +1,46 @@
+"""What the engine adds to the model's own infer() in a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from measure import QuietProbe, alternate, record, repeats
+from peers import Peer
+from prompts import PromptSource
+
+
+def test_engine_overhead(
+    benchmark: Any,
+    available: Callable[..., list[Peer]],
+    prompts: PromptSource,
+    rounds: Callable[[int], int],
+    probe: QuietProbe,
+) -> None:
+    """One request: time from scheduling to the last token, less infer(), a step."""
+    peers = [peer for peer in available(without=("genai", "genai-cb", "python", "llama.cpp"))]
+    if not peers:
+        pytest.skip("measures ovfast's engine, which --peers leaves out")
+    peers[0].generate(prompts.prompt(32, "overhead warm-up"), 8)
+
+    prompt = prompts.prompt(32, "overhead")
+    runs = alternate(
+        benchmark,
+        peers,
+        lambda peer, _: peer.generate(prompt, 128),
+        rounds=rounds(3),
+        probe=probe,
+    )["ovfast"]
+    overhead = [run.overhead_seconds for run in runs]
+    infer = [run.infer_seconds for run in runs]
+    assert all(seconds is not None and seconds > 0 for seconds in (*overhead, *infer))
+    record(
+        benchmark,
+        metric="engine overhead",
+        case="batch 1, per step",
+        unit="ms",
+        samples={"ovfast": [1e3 * seconds for seconds in overhead]},
+        repeats=repeats({"ovfast": [run.token_ids for run in runs]}),
+        infer_ms=[1e3 * seconds for seconds in infer],
+    )

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "openvino/runtime/core.hpp"
+
+namespace ovfast {
+
+/// The compiled tokenizer: UTF-8 text to token ids.
+///
+/// What the graph does after tokenizing (truncating, adding special tokens, padding, an attention
+/// mask) is cut off. That leaves nothing that could cut a long prompt or pad a short one, and the
+/// special tokens, which are constants of the graph, are added here when they are wanted.
+class Encoder {
+public:
+    /// Reads and compiles `xml`; `core` knows the extension. Throws ModelError when the graph is
+    /// not a tokenizer of one text.
+    Encoder(ov::Core& core, const std::string& xml);
+
+    /// Token ids of valid UTF-8.
+    std::vector<int64_t> encode(const std::string& text, bool add_special_tokens) const;
+
+private:
+    void append_tokens(const std::string& text, std::vector<int64_t>& token_ids) const;
+    ov::InferRequest take() const;
+    void give_back(ov::InferRequest request) const;
+
+    mutable ov::CompiledModel model_;
+    std::vector<int64_t> prefix_;  // special tokens before the text ...
+    std::vector<int64_t> suffix_;  // ... and after it
+    mutable std::mutex mutex_;
+    mutable std::vector<ov::InferRequest> idle_;  // guarded by mutex_
+};
+
+}  // namespace ovfast

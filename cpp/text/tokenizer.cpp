@@ -1,0 +1,116 @@
+#include <exception>
+#include <future>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "openvino/core/except.hpp"
+#include "openvino/runtime/core.hpp"
+#include "ovfast/error.hpp"
+#include "ovfast/text.hpp"
+#include "text/detokenizer.hpp"
+#include "text/encoder.hpp"
+#include "text/token_table.hpp"
+#include "text/utf8.hpp"
+
+namespace ovfast {
+namespace {
+
+constexpr const char* kTokenizer = "openvino_tokenizer.xml";
+constexpr const char* kDetokenizer = "openvino_detokenizer.xml";
+
+void require_files(const std::filesystem::path& model_dir) {
+    for (const char* name : {kTokenizer, kDetokenizer}) {
+        for (const char* extension : {".xml", ".bin"}) {
+            const auto path = (model_dir / name).replace_extension(extension);
+            std::error_code error;
+            if (!std::filesystem::is_regular_file(path, error))
+                throw ModelError("expected the file " + path.string() +
+                                 ", got none; export the model again, tokenizer included");
+        }
+    }
+}
+
+/// Runs `load`; whatever it throws becomes a ModelError that names the file.
+template <typename Load>
+auto load_model(const std::filesystem::path& xml, Load&& load) {
+    try {
+        return load(xml.string());
+    } catch (const std::exception& error) {
+        throw ModelError("cannot load " + xml.string() + ": " + error.what());
+    }
+}
+
+}  // namespace
+
+struct Tokenizer::Impl {
+    Impl(const std::filesystem::path& model_dir, const std::filesystem::path& extension);
+
+    // First, hence destroyed last: it holds the library whose code the models run.
+    ov::Core core;
+    std::shared_future<std::unique_ptr<const Encoder>> encoder;
+    std::shared_ptr<const TokenTable> token_table;
+};
+
+Tokenizer::Impl::Impl(const std::filesystem::path& model_dir,
+                      const std::filesystem::path& extension) {
+    require_files(model_dir);
+    std::error_code error;
+    if (!std::filesystem::is_regular_file(extension, error))
+        throw std::invalid_argument("expected the openvino_tokenizers library, got no such file: " +
+                                    extension.string());
+    try {
+        core.add_extension(extension.string());
+    } catch (const std::exception& failure) {
+        throw Error("cannot load " + extension.string() + ": " + failure.what());
+    }
+    // Building the merges takes a hundred times longer than reading the detokenizer, and the model
+    // itself is loading at the same time.
+    encoder = std::async(std::launch::async, [this, xml = model_dir / kTokenizer] {
+        return load_model(xml, [this](const std::string& path) {
+            return std::make_unique<const Encoder>(core, path);
+        });
+    });
+    token_table = load_model(model_dir / kDetokenizer, [this](const std::string& path) {
+        return std::make_shared<const TokenTable>(*core.read_model(path));
+    });
+}
+
+Tokenizer::Tokenizer(const std::filesystem::path& model_dir, const std::filesystem::path& extension)
+    : impl_(std::make_unique<Impl>(model_dir, extension)) {}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+
+std::vector<int64_t> Tokenizer::encode(const std::string& text, bool add_special_tokens) const {
+    const size_t valid = valid_utf8_prefix(text);
+    if (valid != text.size())
+        throw std::invalid_argument("expected UTF-8, got an invalid sequence at byte " +
+                                    std::to_string(valid) + " of " + std::to_string(text.size()));
+    const Encoder& encoder = *impl_->encoder.get();
+    try {
+        return encoder.encode(text, add_special_tokens);
+    } catch (const ov::Exception& error) {
+        throw ModelError("the tokenizer failed on a text of " + std::to_string(text.size()) +
+                         " bytes: " + error.what());
+    }
+}
+
+std::string Tokenizer::decode(const std::vector<int64_t>& token_ids,
+                              bool skip_special_tokens) const {
+    IncrementalDetokenizer detokenizer(impl_->token_table, skip_special_tokens);
+    std::string text;
+    for (const int64_t token_id : token_ids) detokenizer.append(token_id, text);
+    detokenizer.append_rest(text);
+    return text;
+}
+
+size_t Tokenizer::vocab_size() const {
+    return impl_->token_table->size();
+}
+
+// Here because only this file knows what a Tokenizer holds.
+IncrementalDetokenizer::IncrementalDetokenizer(const Tokenizer& tokenizer)
+    : IncrementalDetokenizer(tokenizer.impl_->token_table, true) {}
+
+}  // namespace ovfast

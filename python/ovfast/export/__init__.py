@@ -1,0 +1,59 @@
+"""From a model in another form to a model directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ovfast.errors import ModelError
+
+__all__ = ["ExportResult", "export"]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export did."""
+
+    model_dir: Path
+    source: Path
+    reused: bool
+    """The directory held this very model already, and nothing was written."""
+    seconds: float
+    weights_bytes: int
+    """Size of openvino_model.bin."""
+    tensor_types: dict[str, int] = field(default_factory=dict)
+    """Of a GGUF file: tensor type -> bytes stored in it."""
+
+
+def export(
+    source: str | Path, out_dir: str | Path, *, progress: bool = True, force: bool = False
+) -> ExportResult:
+    """Make a model directory of a GGUF file, or of a directory that Optimum Intel wrote.
+
+    The directory appears whole or not at all. When it holds this very model already, nothing is
+    done. Two exports to one directory at once run one after the other.
+
+    Args:
+        source: A .gguf file, or a directory with openvino_model.xml and tokenizers, which is
+            checked and taken as it is (files are linked or copied).
+        out_dir: The model directory. It must not exist, be empty, hold this very model, or be
+            `source` itself, which then is only checked.
+        progress: Show a bar on stderr if that is a terminal.
+        force: Replace a model directory that holds something else.
+
+    Raises:
+        ModelError: The source cannot be used; the message says why and what to do.
+        Error: It could not be written: no space, no permission.
+        ValueError: `out_dir` holds something else, and `force` is not given or would delete what is
+            not a model directory.
+    """
+    source, out_dir = Path(source).expanduser(), Path(out_dir).expanduser()
+    if not source.exists():
+        raise ModelError(f"'{source}' does not exist")
+    if source.is_dir():
+        from ovfast.export.directory import export_directory
+
+        return export_directory(source, out_dir, force=force)
+    from ovfast.export.gguf import export_gguf
+
+    return export_gguf(source, out_dir, progress=progress, force=force)

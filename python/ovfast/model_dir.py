@@ -1,0 +1,204 @@
+"""What a model directory is, and whether this is a whole one."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ovfast.chat_template import ChatTemplate
+from ovfast.errors import ModelError
+
+__all__ = ["ModelDir", "check_ir"]
+
+_MODEL = "openvino_model"
+_TOKENIZERS = ("openvino_tokenizer", "openvino_detokenizer")
+
+# The IR's XML is megabytes of one known writer: searching its bytes takes milliseconds where a
+# parser takes a good part of a second.
+_CONSTANT = re.compile(rb'\boffset="(\d+)" size="(\d+)"')
+_PARAMETER = re.compile(rb'<layer id="\d+" name="[^"]*" type="Parameter".*?</layer>', re.DOTALL)
+_PORT_NAMES = re.compile(rb'<port id="\d+"[^>]* names="([^"]*)"')
+_STATE = re.compile(rb'<layer id="\d+" name="[^"]*" type="ReadValue"')
+_CHAT_TEMPLATE = re.compile(rb'<chat_template value="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """A checked directory with a text generation model, and what runs need to know about it.
+
+    To be had from `ModelDir.check()`.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    """config.json; empty when there is none."""
+    generation_config: dict[str, Any]
+    """generation_config.json; empty when there is none."""
+    eos_token_ids: list[int]
+    """Tokens that end an answer; may be empty."""
+    bos_token_id: int | None
+    pad_token_id: int | None
+    context_length: int | None
+    """Tokens that the model was made for; None when the directory does not say."""
+
+    @classmethod
+    def check(cls, path: str | Path) -> ModelDir:
+        """Check a directory without reading its weights.
+
+        Raises ModelError, with what to do about it, when something is missing, truncated or a
+        model of another kind.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise ModelError(f"'{path}' does not exist")
+        if not path.is_dir():
+            raise ModelError(f"'{path}' is not a directory")
+        _check_model(path)
+        for name in _TOKENIZERS:
+            _check_tokenizer(path, name)
+        config = _read_json(path / "config.json")
+        generation_config = _read_json(path / "generation_config.json")
+
+        def ids(key: str) -> list[int]:
+            return _token_ids(path, key, generation_config, config, config.get("text_config", {}))
+
+        return cls(
+            path=path,
+            config=config,
+            generation_config=generation_config,
+            eos_token_ids=ids("eos_token_id"),
+            bos_token_id=next(iter(ids("bos_token_id")), None),
+            pad_token_id=next(iter(ids("pad_token_id")), None),
+            context_length=_context_length(config),
+        )
+
+    @property
+    def model_xml(self) -> Path:
+        """The model's graph."""
+        return self.path / f"{_MODEL}.xml"
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the weights file, bytes."""
+        return (self.path / f"{_MODEL}.bin").stat().st_size
+
+    def load_chat_template(self) -> ChatTemplate | None:
+        """Load the chat template; None when the model has none.
+
+        Raises ValueError when it, or a file that it depends on, is not what it should be.
+        """
+        template = ChatTemplate.from_directory(self.path)
+        if template is None:
+            text = (self.path / f"{_TOKENIZERS[0]}.xml").read_bytes()
+            if found := _CHAT_TEMPLATE.search(text):
+                return ChatTemplate(html.unescape(found[1].decode("utf-8")))
+        return template
+
+
+def check_ir(xml: Path, fix: str) -> bytes:
+    """Check that an IR is whole: both files there, and the .bin as long as the .xml wants.
+
+    Args:
+        xml: The .xml; the .bin lies beside it.
+        fix: What a person should do about a fault; ends the message.
+
+    Returns the text of the .xml. Raises ModelError.
+    """
+    binary = xml.with_suffix(".bin")
+    for file in (xml, binary):
+        if not file.is_file():
+            raise ModelError(f"'{xml.parent}' lacks {file.name}. {fix}")
+    try:
+        text = xml.read_bytes()
+    except OSError as error:
+        raise ModelError(f"'{xml}' cannot be read: {error.strerror}") from error
+    if not text.rstrip().endswith(b"</net>"):
+        raise ModelError(f"'{xml}' is truncated or not an OpenVINO model. {fix}")
+    needed = max((int(at) + int(size) for at, size in _CONSTANT.findall(text)), default=0)
+    present = binary.stat().st_size
+    if present < needed:
+        raise ModelError(
+            f"'{binary}' is truncated: the model needs {needed} bytes, present are {present}. {fix}"
+        )
+    return text
+
+
+def _check_model(path: Path) -> None:
+    xml = path / f"{_MODEL}.xml"
+    if not xml.exists():
+        others = sorted(
+            file.name for file in path.glob("openvino_*.xml") if file.stem not in _TOKENIZERS
+        )
+        if others:
+            raise ModelError(
+                f"'{path}' holds {', '.join(others)}, but no {xml.name}: it is a model of another "
+                "kind. ovfast runs text generation models, as written by `ovfast export` or "
+                "`optimum-cli export openvino --task text-generation-with-past`."
+            )
+    text = check_ir(xml, "Export the model again: ovfast export SOURCE -o DIR")
+    inputs = [name for layer in _PARAMETER.findall(text) for name in _port_names(layer)]
+    outputs = _port_names(text)
+    if "input_ids" not in inputs or "logits" not in outputs:
+        raise ModelError(
+            f"'{xml}' is not a text generation model: expected an input 'input_ids' and an output "
+            f"'logits', got inputs {', '.join(sorted(inputs)) or 'none'}"
+            + ("" if "logits" in outputs else " and no output 'logits'")
+            + ". Give a directory of a causal language model."
+        )
+    if not _STATE.search(text):
+        raise ModelError(
+            f"'{xml}' keeps no KV cache as state. Export it again with "
+            "`optimum-cli export openvino --task text-generation-with-past`, without "
+            "--disable-stateful."
+        )
+
+
+def _check_tokenizer(path: Path, name: str) -> None:
+    fix = (
+        "Write both with: convert_tokenizer MODEL --with-detokenizer -o "
+        f"'{path}' (package openvino-tokenizers), where MODEL holds tokenizer.json"
+    )
+    text = check_ir(path / f"{name}.xml", fix)
+    if b'type="Parameter"' not in text:
+        raise ModelError(f"'{path / name}.xml' has no input. {fix}")
+
+
+def _port_names(text: bytes) -> set[str]:
+    return {
+        name
+        for names in _PORT_NAMES.findall(text)
+        for name in html.unescape(names.decode("utf-8", "replace")).split(",")
+    }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{path}' cannot be read: {error}. Export the model again.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"'{path}' must hold an object, got {type(content).__name__}")
+    return content
+
+
+def _token_ids(path: Path, key: str, *sections: dict[str, Any]) -> list[int]:
+    value = next((section[key] for section in sections if section.get(key) is not None), [])
+    ids = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, int) and not isinstance(item, bool) for item in ids):
+        raise ModelError(f"'{key}' of '{path}' must be a token id or a list of them, got {value!r}")
+    return ids
+
+
+def _context_length(config: dict[str, Any]) -> int | None:
+    for section in (config, config.get("text_config", {})):
+        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+            value = section.get(key)
+            if isinstance(value, int) and value > 0:
+                return value
+    return None

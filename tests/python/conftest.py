@@ -1,0 +1,39 @@
+"""Models that the tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from gguf import GGMLQuantizationType
+from tiny_models import ARCHITECTURES, write_gguf
+
+import ovfast
+
+TinyModel = tuple[Path, Path]
+"""A GGUF file and the model directory that was made of it."""
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], TinyModel]:
+    """Writes and exports a model with random weights, once: tiny_model("qwen2", "Q8_0")."""
+    made: dict[tuple[str, str], TinyModel] = {}
+
+    def make(architecture: str, tensor_type: str) -> TinyModel:
+        if (architecture, tensor_type) not in made:
+            folder = tmp_path_factory.mktemp(f"{architecture}-{tensor_type}")
+            gguf = folder / "model.gguf"
+            write_gguf(gguf, architecture, GGMLQuantizationType[tensor_type])
+            ovfast.export(gguf, folder / "exported", progress=False)
+            made[architecture, tensor_type] = gguf, folder / "exported"
+        return made[architecture, tensor_type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dirs(tiny_model: Callable[[str, str], TinyModel]) -> dict[str, Path]:
+    """Architecture -> an exported model with random F16 weights. Shared: do not write into them."""
+    return {name: tiny_model(name, "F16")[1] for name in ARCHITECTURES}

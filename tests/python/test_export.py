@@ -1,0 +1,376 @@
+"""Export: what comes out of GGUF files and of directories."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import tiny_models
+from click.testing import CliRunner
+from gguf import GGMLQuantizationType as Type
+
+from ovfast import _core
+from ovfast.cache import cache_dir, cached_export
+from ovfast.cli.export import export_command
+from ovfast.errors import Error, ModelError
+from ovfast.export import export
+from ovfast.export import gguf as gguf_export
+from ovfast.export import tokenizer as tokenizer_export
+from ovfast.export.config import adds_bos, generation_config, model_config
+from ovfast.model_dir import ModelDir
+
+FILES = {
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "openvino_detokenizer.bin",
+    "openvino_detokenizer.xml",
+    "openvino_model.bin",
+    "openvino_model.xml",
+    "openvino_tokenizer.bin",
+    "openvino_tokenizer.xml",
+    "ovfast.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Qwen2 of Q8_0 as a GGUF file, with its export beside it in "dir"."""
+    directory = tmp_path_factory.mktemp("model")
+    path = tiny_models.write_gguf(directory / "tiny.gguf")
+    export(path, directory / "dir")
+    return path
+
+
+def logits(directory: Path, ids: list[int]) -> np.ndarray:
+    """Of the last position, at full precision."""
+    compiled = openvino.Core().compile_model(
+        directory / "openvino_model.xml",
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"},
+    )
+    tokens = np.array([ids])
+    return compiled(
+        {
+            "input_ids": tokens,
+            "attention_mask": np.ones_like(tokens),
+            "position_ids": np.arange(len(ids))[None],
+            "beam_idx": np.zeros(1, np.int32),
+        }
+    )["logits"][0, -1]
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_every_architecture(architecture: str, tmp_path: Path) -> None:
+    source = tiny_models.write_gguf(tmp_path / "m.gguf", architecture)
+    result = export(source, tmp_path / "dir")
+    assert not result.reused
+    assert {file.name for file in result.model_dir.iterdir()} == FILES
+    checked = ModelDir.check(result.model_dir)
+    assert checked.context_length == tiny_models.CONTEXT
+    scores = logits(result.model_dir, [5, 6, 7])
+    assert scores.shape == (checked.config["vocab_size"],)
+    # Weights are scaled so that a working graph gives logits near the unit normal distribution.
+    assert 0.5 < scores.std() < 2
+    assert not np.allclose(scores, logits(result.model_dir, [6, 5, 7]))
+
+
+@pytest.mark.parametrize("tensor_type", [Type.F32, Type.F16, Type.BF16, Type.Q4_0])
+def test_tensor_types_agree(
+    tensor_type: Type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    """The same weights in another type: same logits but for its rounding."""
+    source = tiny_models.write_gguf(tmp_path / "m.gguf", "qwen2", tensor_type)
+    _core.import_gguf(source, tmp_path)
+    close = np.corrcoef(logits(tmp_path, [5, 6, 7]), logits(model.parent / "dir", [5, 6, 7]))[0, 1]
+    assert close > (0.98 if tensor_type == Type.Q4_0 else 0.999)
+
+
+def test_manifest(model: Path) -> None:
+    manifest = json.loads((model.parent / "dir" / "ovfast.json").read_text())
+    header = _core.read_gguf_header(model)
+    assert manifest["format"] == 1
+    assert manifest["source"] == {
+        "kind": "gguf",
+        "file": "tiny.gguf",
+        "bytes": model.stat().st_size,
+        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "architecture": "qwen2",
+        "tensor_types": header.bytes_by_type(),
+    }
+    assert set(header.bytes_by_type()) == {"F32", "Q8_0"}
+    assert manifest["steps"][0]["tools"]["openvino"].startswith("2026.4.1")
+
+
+def test_configuration(model: Path) -> None:
+    directory = model.parent / "dir"
+    config = json.loads((directory / "config.json").read_text())
+    metadata = _core.read_gguf_header(model, with_arrays=True).metadata
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert config["model_type"] == "qwen2"
+    assert config["hidden_size"] == 128
+    assert config["num_key_value_heads"] == 2
+    assert config["rms_norm_eps"] == 1e-6
+    assert config["vocab_size"] == len(tokens)
+    assert config["tie_word_embeddings"] is False
+    generation = json.loads((directory / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [tokens.index("<|im_end|>"), tokens.index("<|endoftext|>")]
+    assert generation["pad_token_id"] == tokens.index("<|endoftext|>")
+    assert (directory / "chat_template.jinja").read_text() == tiny_models.CHAT_TEMPLATE
+
+
+def test_end_tokens_must_be_special(model: Path) -> None:
+    metadata = _core.read_gguf_header(model, with_arrays=True).metadata
+    last = len(metadata["tokenizer.ggml.tokens"])
+    ordinary = {
+        **metadata,
+        "tokenizer.ggml.tokens": [*metadata["tokenizer.ggml.tokens"], "<|eot_id|>"],
+        "tokenizer.ggml.token_type": [*metadata["tokenizer.ggml.token_type"], 1],
+    }
+    assert last not in generation_config(ordinary, "m")["eos_token_id"]
+    control = {**ordinary, "tokenizer.ggml.token_type": [*ordinary["tokenizer.ggml.token_type"][:-1], 3]}
+    assert last in generation_config(control, "m")["eos_token_id"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"model": "llama"}, True),
+        ({"model": "llama", "add_bos_token": False}, False),
+        ({"model": "gpt2"}, False),
+        ({"model": "gpt2", "pre": "llama-bpe"}, True),
+        ({"model": "gpt2", "add_bos_token": True}, True),
+        ({"model": "gemma4", "add_bos_token": True}, False),
+    ],
+)
+def test_bos(values: dict[str, object], expected: bool) -> None:
+    metadata = {f"tokenizer.ggml.{key}": value for key, value in values.items()}
+    assert not adds_bos({**metadata, "tokenizer.ggml.tokens": ["a"]})  # there is none to add
+    metadata |= {"tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.bos_token_id": 0}
+    assert adds_bos(metadata) is expected
+
+
+def test_bos_of_sentencepiece(tmp_path: Path) -> None:
+    metadata = _core.read_gguf_header(
+        tiny_models.write_gguf(tmp_path / "m.gguf", "llama"), with_arrays=True
+    ).metadata
+    tokenizer_export.write_tokenizer(metadata, "m.gguf", tmp_path)
+    tokenizer = openvino.Core().compile_model(tmp_path / "openvino_tokenizer.xml", "CPU")
+    assert tokenizer(["fox"])["input_ids"][0][0] == metadata["tokenizer.ggml.bos_token_id"]
+
+
+def test_self_test_notices_another_tokenizer(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino_tokenizers
+    from tokenizers import normalizers
+
+    convert = openvino_tokenizers.convert_tokenizer
+
+    def convert_lowercased(tokenizer: object, **options: object) -> object:
+        import copy
+
+        wrong = copy.deepcopy(tokenizer)
+        wrong.backend_tokenizer.normalizer = normalizers.Lowercase()  # type: ignore[attr-defined]
+        return convert(wrong, **options)
+
+    monkeypatch.setattr(openvino_tokenizers, "convert_tokenizer", convert_lowercased)
+    metadata = _core.read_gguf_header(model, with_arrays=True).metadata
+    with pytest.raises(ModelError, match=r"wrong: for \"Hello, world.*expected tokens.*got"):
+        tokenizer_export.write_tokenizer(metadata, "tiny.gguf", tmp_path)
+
+
+def test_same_model_is_reused(model: Path) -> None:
+    directory = model.parent / "dir"
+    before = (directory / "openvino_model.bin").stat()
+    assert export(model, directory).reused
+    assert (directory / "openvino_model.bin").stat() == before
+
+
+def test_damaged_export_is_not_reused(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model.parent / "dir", tmp_path / "dir")
+    os.truncate(tmp_path / "dir" / "openvino_model.bin", 100)
+    with pytest.raises(ValueError, match="--force"):
+        export(model, tmp_path / "dir")
+    assert not export(model, tmp_path / "dir", force=True).reused
+    ModelDir.check(tmp_path / "dir")
+
+
+def test_another_model_needs_force(model: Path, tmp_path: Path) -> None:
+    other = tiny_models.write_gguf(tmp_path / "other.gguf", seed=1)
+    shutil.copytree(model.parent / "dir", tmp_path / "dir")
+    with pytest.raises(ValueError, match="another model"):
+        export(other, tmp_path / "dir")
+    export(other, tmp_path / "dir", force=True)
+    manifest = json.loads((tmp_path / "dir" / "ovfast.json").read_text())
+    assert manifest["source"]["file"] == "other.gguf"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dir", "other.gguf"]
+
+
+def test_force_never_deletes_what_is_not_a_model(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("thesis")
+    with pytest.raises(ValueError, match="not a model directory"):
+        export(model, tmp_path, force=True)
+    assert (tmp_path / "precious.txt").read_text() == "thesis"
+
+
+def test_missing_parents_are_made(model: Path, tmp_path: Path) -> None:
+    assert export(model.parent / "dir", tmp_path / "a" / "b" / "c").model_dir.is_dir()
+
+
+def test_directory_is_taken_as_it_is(model: Path, tmp_path: Path) -> None:
+    source = model.parent / "dir"
+    result = export(source, tmp_path / "dir")
+    assert not result.reused
+    assert (tmp_path / "dir" / "openvino_model.bin").samefile(source / "openvino_model.bin")
+    manifest = json.loads((tmp_path / "dir" / "ovfast.json").read_text())
+    assert manifest["source"]["kind"] == "gguf"
+    assert [step["name"] for step in manifest["steps"]] == ["export", "take"]
+    assert export(source, tmp_path / "dir").reused
+    assert export(source, source).reused
+
+
+def test_directory_on_another_file_system_is_copied(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    source = model.parent / "dir"
+    export(source, tmp_path / "dir")
+    copy = tmp_path / "dir" / "openvino_model.bin"
+    assert not copy.samefile(source / "openvino_model.bin")
+    assert copy.read_bytes() == (source / "openvino_model.bin").read_bytes()
+
+
+def test_directory_inside_of_its_source_is_refused(model: Path) -> None:
+    source = model.parent / "dir"
+    with pytest.raises(ValueError, match="inside"):
+        export(source, source / "copy")
+
+
+def test_progress_and_cancellation(model: Path, tmp_path: Path) -> None:
+    told: list[float] = []
+    _core.import_gguf(model, tmp_path, lambda fraction, what: told.append(fraction))
+    assert told[0] == 0
+    assert told[-1] == 1
+    assert told == sorted(told)
+    with pytest.raises(Error, match="cancelled"):
+        _core.import_gguf(model, tmp_path, lambda fraction, what: fraction < 0.3)
+
+    def interrupt(fraction: float, what: str) -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _core.import_gguf(model, tmp_path, interrupt)
+
+
+def test_no_bar_in_pipes(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    export(model, tmp_path / "dir")
+    assert "%" not in capfd.readouterr().err
+
+
+def test_cache_is_keyed_by_content(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVFAST_CACHE", str(tmp_path / "cache"))
+    assert cache_dir() == tmp_path / "cache"
+    directory = cached_export(model)
+    assert ModelDir.check(directory)
+    elsewhere = tmp_path / "tiny.gguf"
+    shutil.copy(model, elsewhere)
+    written = (directory / "openvino_model.bin").stat()
+    assert cached_export(elsewhere) == directory
+    assert (directory / "openvino_model.bin").stat() == written
+
+    def fail(*arguments: object) -> str:
+        raise AssertionError("hashed again")
+
+    monkeypatch.setattr("ovfast.export.manifest.sha256", fail)
+    assert cached_export(elsewhere) == directory
+
+
+def test_cache_notices_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVFAST_CACHE", str(tmp_path / "cache"))
+    path = tiny_models.write_gguf(tmp_path / "m.gguf", seed=1)
+    first = cached_export(path)
+    tiny_models.write_gguf(path, seed=2)
+    assert cached_export(path) != first
+
+
+def test_cache_repairs_a_damaged_entry(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVFAST_CACHE", str(tmp_path))
+    directory = cached_export(model)
+    os.truncate(directory / "openvino_model.bin", 100)
+    assert cached_export(model) == directory
+    ModelDir.check(directory)
+
+
+def test_command_line(model: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    arguments = [str(model.parent / "dir"), "-o", str(tmp_path / "dir")]
+    outcome = runner.invoke(export_command, [*arguments, "--json"], catch_exceptions=False)
+    result = json.loads(outcome.stdout)
+    assert result["model_dir"] == str(tmp_path / "dir")
+    assert result["reused"] is False
+    outcome = runner.invoke(export_command, arguments, catch_exceptions=False)
+    assert "holds this model already" in outcome.stdout
+    assert "Examples:" in runner.invoke(export_command, ["--help"]).stdout
+
+
+def test_config_of_a_padded_vocabulary(model: Path) -> None:
+    """Logits are as long as the embedding, which may be longer than the list of tokens."""
+    header = _core.read_gguf_header(model, with_arrays=True)
+    tokens = header.metadata["tokenizer.ggml.tokens"]
+    fewer = {**header.metadata, "tokenizer.ggml.tokens": tokens[:-1]}
+    fewer["tokenizer.ggml.eos_token_id"] = 0
+    fewer["tokenizer.ggml.bos_token_id"] = fewer["tokenizer.ggml.padding_token_id"] = 0
+    assert model_config(header, fewer, "m")["vocab_size"] == len(tokens)
+
+
+def test_source_that_changes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tiny_models.write_gguf(tmp_path / "m.gguf")
+    convert = gguf_export._convert
+
+    def convert_and_touch(*arguments: object) -> str:
+        digest = convert(*arguments)  # type: ignore[arg-type]
+        os.utime(source, (1, 1))
+        return digest
+
+    monkeypatch.setattr(gguf_export, "_convert", convert_and_touch)
+    with pytest.raises(ModelError, match="changed while"):
+        export(source, tmp_path / "dir")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
+
+
+@pytest.mark.real_model
+def test_peak_memory(tmp_path: Path) -> None:
+    """At most 1.6 x the file, Python included."""
+    source = os.environ.get("OVFAST_DEMO_MODEL") or next(cache_dir().glob("demo/*.gguf"), None)
+    if source is None:
+        pytest.skip("the demo model is not there: run `make demo-model`")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    subprocess.run(
+        [sys.executable, "-m", "ovfast", "export", str(source), "-o", str(tmp_path / "dir")],
+        check=True,
+        capture_output=True,
+    )
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+    assert peak > before * 1024, "an earlier child was larger: nothing was measured"
+    assert peak <= 1.6 * Path(source).stat().st_size
