@@ -129,7 +129,9 @@ format: $(test_stamp) ## Mend style in place
 
 .PHONY: bench
 bench: $(bench_stamp) demo-model ## Measure against the peers, write benchmarks/results
-	$(py) -m pytest benchmarks $(BENCH_ARGS)
+	mkdir -p benchmarks/results
+	$(py) -m pytest benchmarks --benchmark-json=benchmarks/results/benchmarks.json $(BENCH_ARGS)
+	$(py) benchmarks/report.py benchmarks/results/benchmarks.json
 
 .PHONY: wheel
 wheel: $(test_stamp) ## Build the source distribution and the wheel into dist/

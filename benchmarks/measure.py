@@ -161,8 +161,7 @@ def _common_share(first: Sequence[int], second: Sequence[int]) -> float:
 def repeats(answers: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, bool]:
     """Whether each peer answered its prompt, the same in every round, in the same way.
 
-    For ours this is asserted. GenAI may differ after its first round, in which its prefix cache
-    found nothing.
+    For ours this is asserted.
     """
     same = {name: all(answer == of[0] for answer in of) for name, of in answers.items()}
     for name in OUR_OWN:

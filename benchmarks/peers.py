@@ -41,6 +41,8 @@ class Run:
     """Per step, outside of the model's infer(); None where the engine does not tell."""
     infer_seconds: float | None = None
     """Per step, inside of it."""
+    cached_tokens: int | None = None
+    """Of the prompt, found in a prefix cache."""
 
 
 class Peer(ABC):
@@ -98,6 +100,7 @@ class Ovfast(Peer):
             inter_token_seconds=np.asarray(metrics.inter_token_seconds, dtype=np.float64),
             overhead_seconds=(computing - metrics.infer_seconds) / metrics.steps,
             infer_seconds=metrics.infer_seconds / metrics.steps,
+            cached_tokens=metrics.cached_tokens,
         )
 
     def generate_together(

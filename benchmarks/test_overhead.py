@@ -22,9 +22,9 @@ def test_engine_overhead(
     peers = [peer for peer in available(without=("genai", "genai-cb", "python", "llama.cpp"))]
     if not peers:
         pytest.skip("measures ovfast's engine, which --peers leaves out")
-    peers[0].generate(prompts.prompt(32, "overhead warm-up"), 8)
-
     prompt = prompts.prompt(32, "overhead")
+    peers[0].generate(prompt, 8)
+
     runs = alternate(
         benchmark,
         peers,

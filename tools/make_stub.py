@@ -1,7 +1,7 @@
 """Write python/ovfast/_core.pyi from the built extension module, or check the committed one.
 
-    python tools/make_stub.py           # write
-    python tools/make_stub.py --check   # exit with 1 and a diff when the committed one is stale
+python tools/make_stub.py           # write
+python tools/make_stub.py --check   # exit with 1 and a diff when the committed one is stale
 """
 
 from __future__ import annotations
@@ -33,18 +33,15 @@ def generate() -> str:
             "ovfast._core",
             "--exit-code",
             "--numpy-array-use-type-var",
-            "--enum-class-locations=FinishReason:ovfast._core",
             f"--output-dir={folder}",
         ]
         subprocess.run([sys.executable, "-c", program, *options], check=True)
         stub = Path(folder) / "ovfast" / "_core.pyi"
         # Generated docstrings are the binding's own: only layout is ours to mend.
-        config = f"--config={ROOT / 'pyproject.toml'}"
-        subprocess.run(
-            ["ruff", "check", "--fix-only", "--exit-zero", "--quiet", config, "--select=I", stub],
-            check=True,
-        )
-        subprocess.run(["ruff", "format", "--quiet", config, stub], check=True)
+        ruff = [sys.executable, "-m", "ruff"]
+        quiet = ["--quiet", f"--config={ROOT / 'pyproject.toml'}"]
+        subprocess.run([*ruff, "check", "--fix-only", "--select=I", *quiet, stub], check=True)
+        subprocess.run([*ruff, "format", *quiet, stub], check=True)
         return stub.read_text(encoding="utf-8")
 
 

@@ -131,7 +131,9 @@ void register_results(py::module_& m) {
             "float32 [tokens - answers]: time from each token to the next, answer by answer.")
         .def_readonly("infer_seconds", &RequestMetrics::infer_seconds,
                       "Inside the model while this request took part.")
-        .def_readonly("steps", &RequestMetrics::steps, "Steps that it took part in.");
+        .def_readonly("steps", &RequestMetrics::steps, "Steps that it took part in.")
+        .def_readonly("preemptions", &RequestMetrics::preemptions,
+                      "Times that an answer gave its KV memory back and was computed again.");
 }
 
 void register_request(py::module_& m) {
@@ -179,7 +181,8 @@ void register_engine(py::module_& m) {
                  const py::gil_scoped_release release;
                  return std::make_unique<Engine>(model_dir, std::move(tokenizer), options);
              }),
-             py::arg("model_dir"), py::arg("tokenizer"), py::arg("options") = EngineOptions{},
+             py::arg("model_dir"), py::arg("tokenizer"),
+             py::arg_v("options", EngineOptions{}, "EngineOptions()"),
              "Loads and compiles the model. Raises ModelError, CapacityError, ValueError.")
         .def("submit", &Engine::submit, py::arg("prompt_ids"), py::arg("params"),
              py::call_guard<py::gil_scoped_release>(),

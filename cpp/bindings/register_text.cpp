@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -37,9 +38,10 @@ std::vector<int64_t> encode(const Tokenizer& tokenizer, const Text& text, bool a
 }
 
 void register_tokenizer(py::module_& m) {
-    py::class_<Tokenizer>(m, "Tokenizer",
-                          "Text to token ids and back, through the openvino_tokenizer.xml and "
-                          "openvino_detokenizer.xml of a model directory. Thread-safe.")
+    py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(
+        m, "Tokenizer",
+        "Text to token ids and back, through the openvino_tokenizer.xml and "
+        "openvino_detokenizer.xml of a model directory. Thread-safe.")
         .def(py::init<const std::filesystem::path&, const std::filesystem::path&>(),
              py::arg("model_dir"), py::arg("extension"), py::call_guard<py::gil_scoped_release>(),
              "Args:\n"

@@ -35,7 +35,8 @@ std::string reason(const std::exception& e) {
 }
 
 bool has_input(const ov::Model& model, const std::string& name) {
-    return std::any_of(model.inputs().begin(), model.inputs().end(),
+    const std::vector<ov::Output<const ov::Node>> inputs = model.inputs();
+    return std::any_of(inputs.begin(), inputs.end(),
                        [&](const auto& input) { return input.get_names().count(name) != 0; });
 }
 

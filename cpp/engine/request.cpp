@@ -94,6 +94,11 @@ void RequestState::stepped(double infer_seconds) {
     ++metrics_.steps;
 }
 
+void RequestState::preempted() {
+    const std::lock_guard lock(mutex_);
+    ++metrics_.preemptions;
+}
+
 void RequestState::add(Delta delta, const std::string& stop_string) {
     const std::lock_guard lock(mutex_);
     const auto now = Clock::now();

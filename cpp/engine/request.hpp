@@ -40,6 +40,7 @@ public:
     /// The request starts to run; the keys and values of `cached_tokens` are there already.
     void scheduled(int64_t cached_tokens);
     void stepped(double infer_seconds);
+    void preempted();
     /// Adds a piece to its answer and to what next() hands out. A piece with a finish reason ends
     /// its answer, and the last answer ends the request.
     void add(Delta delta, const std::string& stop_string = {});

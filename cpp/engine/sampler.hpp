@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "ovfast/export.hpp"
 #include "ovfast/sampling.hpp"
 
 namespace ovfast {
@@ -26,7 +27,7 @@ namespace ovfast {
 ///   z = (state ^ state >> 30) * 0xBF58476D1CE4E5B9, z = (z ^ z >> 27) * 0x94D049BB133111EB,
 ///   z ^ z >> 31. With S(x) as the first output of the state x, the state starts at
 ///   S(S(seed) + answer). Greedy choices take no number, every other choice takes one.
-class Sampler {
+class OVFAST_API Sampler {
 public:
     struct Choice {
         int64_t token_id = 0;

@@ -167,6 +167,7 @@ bool Scheduler::preempt_youngest(const Sequence& claimant) {
     std::unique_ptr<Sequence> youngest = std::move(running_.back());
     running_.pop_back();
     release(*youngest);
+    youngest->request->preempted();
     const bool other = youngest.get() != &claimant;
     const auto place = std::upper_bound(waiting_.begin(), waiting_.end(), youngest, older);
     waiting_.insert(place, std::move(youngest));

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <openvino/frontend/extension/decoder_transformation.hpp>
 #include <openvino/frontend/gguf/adapt_to_genai.hpp>
 #include <openvino/frontend/gguf/frontend.hpp>
@@ -18,6 +19,7 @@
 #include <openvino/op/constant.hpp>
 #include <openvino/openvino.hpp>
 #include <openvino/pass/serialize.hpp>
+#include <set>
 #include <sstream>
 #include <streambuf>
 #include <string_view>
@@ -113,6 +115,29 @@ std::string short_reason(const std::string& message) {
         if (line.find_first_not_of(" \t\r") != std::string::npos) last = line;
     }
     return last;
+}
+
+/// The first tensor that one layer lacks although most have it: the frontend's message about it
+/// names no tensor. Empty when the layers are alike.
+std::string missing_tensor(const GgufHeader& header) {
+    std::map<std::string, std::set<std::string>> layers_by_part;
+    std::set<std::string> layers;
+    for (const GgufTensor& tensor : header.tensors) {
+        constexpr std::string_view prefix = "blk.";
+        const size_t dot = tensor.name.find('.', prefix.size());
+        if (tensor.name.compare(0, prefix.size(), prefix) != 0 || dot == std::string::npos)
+            continue;
+        const std::string layer = tensor.name.substr(0, dot);
+        layers.insert(layer);
+        layers_by_part[tensor.name.substr(dot)].insert(layer);
+    }
+    for (const auto& [part, having] : layers_by_part) {
+        if (having.size() == layers.size() || having.size() * 2 <= layers.size()) continue;
+        for (const std::string& layer : layers) {
+            if (having.count(layer) == 0) return layer + part;
+        }
+    }
+    return "";
 }
 
 std::shared_ptr<ov::Model> convert(const fs::path& file, const Reporter& report) {
@@ -315,7 +340,8 @@ void write(const std::shared_ptr<ov::Model>& model, const fs::path& source, cons
 void import_gguf(const fs::path& file, const fs::path& out_dir, const Progress& progress) {
     const Reporter report(progress);
     report(0.0, "reading the header");
-    check_supported(file, read_gguf_header(file));
+    const GgufHeader header = read_gguf_header(file);
+    check_supported(file, header);
     if (!fs::is_directory(out_dir)) {
         throw Error("'" + out_dir.string() + "' is not a directory");
     }
@@ -325,8 +351,10 @@ void import_gguf(const fs::path& file, const fs::path& out_dir, const Progress& 
     try {
         model = convert(file, report);
     } catch (const ov::Exception& error) {
+        const std::string missing = missing_tensor(header);
         throw ModelError("'" + file.string() +
-                         "' cannot be converted: " + short_reason(error.what()));
+                         "' cannot be converted: " + short_reason(error.what()) +
+                         (missing.empty() ? "" : " (the file lacks '" + missing + "')"));
     }
     check_contract(file, *model);
 

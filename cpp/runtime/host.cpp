@@ -39,7 +39,7 @@ std::optional<std::vector<std::string>> read_words(const fs::path& file) {
 
 [[noreturn]] void throw_not_understood(const fs::path& file, const std::string& expected,
                                        const std::string& got) {
-    throw Error(file.string() + ": expected " + expected + ", got '" + got + "'");
+    throw Error(file.string() + ": expected " + expected + ", got " + got);
 }
 
 template <typename Number>
@@ -48,7 +48,7 @@ Number parse_number(const fs::path& file, const std::string& word) {
     const char* end = word.data() + word.size();
     const auto parsed = std::from_chars(word.data(), end, number);
     if (parsed.ec != std::errc{} || parsed.ptr != end) {
-        throw_not_understood(file, "a number", word);
+        throw_not_understood(file, "a number", "'" + word + "'");
     }
     return number;
 }
@@ -59,7 +59,7 @@ std::optional<Number> read_number(const fs::path& file) {
     const auto words = read_words(file);
     if (!words) return std::nullopt;
     if (words->size() != 1) {
-        throw_not_understood(file, "one word", words->empty() ? "" : words->front() + " ...");
+        throw_not_understood(file, "one word", std::to_string(words->size()) + " of them");
     }
     if (words->front() == "max") return std::nullopt;
     return parse_number<Number>(file, words->front());
@@ -278,7 +278,7 @@ std::vector<Membership> read_memberships(const std::string& root) {
         const size_t first = line.find(':');
         const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
         if (second == std::string::npos || line.compare(second + 1, 1, "/") != 0) {
-            throw_not_understood(file, "lines 'id:controllers:/path'", line);
+            throw_not_understood(file, "lines 'id:controllers:/path'", "'" + line + "'");
         }
         Membership m;
         m.controllers = split(line.substr(first + 1, second - first - 1), ',');
@@ -327,28 +327,29 @@ std::vector<fs::path> group_directories(const std::vector<Mount>& mounts,
 /// Processors' worth of time that a group may take; infinity when unlimited.
 double read_quota(const fs::path& group, bool v2) {
     constexpr double kUnlimited = std::numeric_limits<double>::infinity();
-    double quota = 0.0;
-    double period = 0.0;
+    const fs::path file = group / (v2 ? "cpu.max" : "cpu.cfs_quota_us");
+    int64_t quota = 0;  // microseconds, as the period
+    int64_t period = 0;
     if (v2) {
-        const fs::path file = group / "cpu.max";
         const auto words = read_words(file);
         if (!words) return kUnlimited;
-        if (words->size() != 2) throw_not_understood(file, "'quota period'", "another form");
+        if (words->size() != 2) {
+            throw_not_understood(file, "two words", std::to_string(words->size()) + " of them");
+        }
         if (words->front() == "max") return kUnlimited;
-        quota = parse_number<double>(file, words->front());
-        period = parse_number<double>(file, words->back());
+        quota = parse_number<int64_t>(file, words->front());
+        period = parse_number<int64_t>(file, words->back());
     } else {
-        const auto microseconds = read_number<int64_t>(group / "cpu.cfs_quota_us");
-        if (!microseconds || *microseconds < 0) return kUnlimited;
-        quota = static_cast<double>(*microseconds);
-        period = static_cast<double>(
-            read_number<int64_t>(group / "cpu.cfs_period_us").value_or(100'000));
+        const auto limit = read_number<int64_t>(file);
+        if (!limit || *limit == -1) return kUnlimited;
+        quota = *limit;
+        period = read_number<int64_t>(group / "cpu.cfs_period_us").value_or(0);
     }
-    if (!(quota > 0.0) || !(period > 0.0)) {
-        throw_not_understood(group, "a CPU quota and period above 0",
+    if (quota <= 0 || period <= 0) {
+        throw_not_understood(file, "a quota and a period above 0",
                              std::to_string(quota) + " " + std::to_string(period));
     }
-    return quota / period;
+    return static_cast<double>(quota) / static_cast<double>(period);
 }
 
 struct MemoryGroup {
@@ -365,7 +366,7 @@ std::optional<MemoryGroup> read_memory_group(const fs::path& group, bool v2) {
 
     const fs::path usage_file = group / (v2 ? "memory.current" : "memory.usage_in_bytes");
     const auto usage = read_number<uint64_t>(usage_file);
-    if (!usage) throw_not_understood(usage_file, "the memory in use, as the group has a limit", "");
+    if (!usage) throw_not_understood(usage_file, "a number, as the group has a limit", "nothing");
     bool found = false;
     const fs::path statistics = group / "memory.stat";
     const uint64_t reclaimable =

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "ovfast/export.hpp"
+
 namespace ovfast {
 
 /// Finds stop strings in text that arrives in pieces, and holds back whatever could still become
@@ -11,7 +13,7 @@ namespace ovfast {
 ///
 /// Costs O(bytes of the piece) for each stop string, however long text and stop strings are. Output
 /// is never cut inside a UTF-8 character when the pieces are not.
-class StopStrings {
+class OVFAST_API StopStrings {
 public:
     /// Throws std::invalid_argument when a stop string is empty or begins or ends inside a UTF-8
     /// character.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ovfast.chat_template import ChatTemplate
+from ovfast.chat_template import ChatTemplate, read_special_tokens
 from ovfast.errors import ModelError
 
 __all__ = ["ModelDir", "check_ir"]
@@ -86,17 +86,20 @@ class ModelDir:
         """Size of the weights file, bytes."""
         return (self.path / f"{_MODEL}.bin").stat().st_size
 
-    def load_chat_template(self) -> ChatTemplate | None:
-        """Load the chat template; None when the model has none.
-
-        Raises ValueError when it, or a file that it depends on, is not what it should be.
-        """
-        template = ChatTemplate.from_directory(self.path)
-        if template is None:
-            text = (self.path / f"{_TOKENIZERS[0]}.xml").read_bytes()
-            if found := _CHAT_TEMPLATE.search(text):
-                return ChatTemplate(html.unescape(found[1].decode("utf-8")))
-        return template
+    def load_chat_template(self) -> ChatTemplate:
+        """Load the chat template. Raises ModelError when the model has none or a broken one."""
+        try:
+            source = _chat_template(self.path)
+            if source is not None:
+                return ChatTemplate(source, **read_special_tokens(self.path))
+        except ValueError as error:
+            raise ModelError(
+                f"the chat template of '{self.path}' cannot be used: {error}"
+            ) from error
+        raise ModelError(
+            f"'{self.path}' has no chat template (chat_template.jinja): the model is not made for "
+            "chat. Give it raw text, or put the template of its authors there."
+        )
 
 
 def check_ir(xml: Path, fix: str) -> bytes:
@@ -188,7 +191,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _token_ids(path: Path, key: str, *sections: dict[str, Any]) -> list[int]:
-    value = next((section[key] for section in sections if section.get(key) is not None), [])
+    found = (section[key] for section in sections if section.get(key) is not None)
+    value: Any = next(found, [])
     ids = value if isinstance(value, list) else [value]
     if not all(isinstance(item, int) and not isinstance(item, bool) for item in ids):
         raise ModelError(f"'{key}' of '{path}' must be a token id or a list of them, got {value!r}")
@@ -202,3 +206,19 @@ def _context_length(config: dict[str, Any]) -> int | None:
             if isinstance(value, int) and value > 0:
                 return value
     return None
+
+
+def _chat_template(path: Path) -> str | None:
+    """Look where writers put the template, the newest place first."""
+    file = path / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _read_json(path / name).get("chat_template")
+        if isinstance(template, list):  # several, each with a name
+            named = {item["name"]: item["template"] for item in template}
+            template = named.get("default")
+        if isinstance(template, str):
+            return template
+    found = _CHAT_TEMPLATE.search((path / f"{_TOKENIZERS[0]}.xml").read_bytes())
+    return html.unescape(found[1].decode("utf-8")) if found else None

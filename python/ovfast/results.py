@@ -33,6 +33,8 @@ class GenerationMetrics:
     infer_seconds: float
     """Inside the model while this request took part in its steps."""
     steps: int
+    preemptions: int = 0
+    """Times that an answer gave its KV memory back for others and was computed again."""
 
     @property
     def tpot_mean(self) -> float | None:
@@ -133,5 +135,6 @@ class Generation:
             inter_token_seconds=times.inter_token_seconds,
             infer_seconds=times.infer_seconds,
             steps=times.steps,
+            preemptions=times.preemptions,
         )
         return cls(answers, metrics)

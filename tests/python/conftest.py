@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType
 from tiny_models import ARCHITECTURES, write_gguf
 
 import ovfast
+from ovfast.cache import cache_dir, cached_export
 
 TinyModel = tuple[Path, Path]
 """A GGUF file and the model directory that was made of it."""
@@ -37,3 +38,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
 def tiny_model_dirs(tiny_model: Callable[[str, str], TinyModel]) -> dict[str, Path]:
     """Architecture -> an exported model with random F16 weights. Shared: do not write into them."""
     return {name: tiny_model(name, "F16")[1] for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
+def real_model_dir() -> Path:
+    """The demo model, exported into the cache. Tests that use it bear the mark `real_model`."""
+    configured = os.environ.get("OVFAST_DEMO_MODEL")
+    gguf = Path(configured) if configured else next(cache_dir().glob("demo/*.gguf"), None)
+    if gguf is None:
+        pytest.skip(
+            "the demo model is not in the cache: `make demo-model` fetches it, or OVFAST_DEMO_MODEL "
+            "names a GGUF file of your own"
+        )
+    return cached_export(gguf, progress=False)

@@ -86,6 +86,8 @@ class ScriptedLLM:
     def chat_template(self) -> object:
         if self.model_dir.name == "base":
             raise ModelError("this model has no chat template")
+        if self.model_dir.name == "broken":
+            raise ModelError("the chat template cannot be used") from ValueError("line 3")
         return object()
 
     def stream(self, prompt: str, **options: Any) -> ScriptedStream:

@@ -52,7 +52,7 @@ def test_help_lists_the_commands_and_examples(run: Run) -> None:
     assert (code, err) == (0, "")
     for name in ("export", "run", "chat", "doctor"):
         assert f"\n  {name} " in out
-    assert "\n  ovfast run model-dir" in out
+    assert "\n    ovfast run model-dir" in out
 
 
 @pytest.mark.parametrize("name", list(cli_main._COMMANDS))

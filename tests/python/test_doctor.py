@@ -90,22 +90,19 @@ def test_works_with_the_wrong_openvino(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"),
+    ("program", "answer"),
     [
-        ("import os; os.kill(os.getpid(), 4)", "crashed with SIGILL"),
-        ("raise KeyError('x')", "KeyError: 'x'"),
-        ("return {'fine': 1}", None),
+        ("import os; os.kill(os.getpid(), 4)", {"error": "crashed with SIGILL"}),
+        ("raise KeyError('x')", {"error": "KeyError: 'x'"}),
+        ("raise SystemExit(3)", {"error": "failed silently"}),
+        ("print('noise'); print('{\"fine\": 1}')", {"fine": 1}),
     ],
 )
-def test_a_probe_that_dies(
-    body: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_probes_that_die_are_reported(
+    program: str, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "ovfast"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "doctor.py").write_text(f"def report():\n    print('noise')\n    {body}\n")
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    assert doctor._probe("report") == ({"error": expected} if expected else {"fine": 1})
+    monkeypatch.setattr(doctor, "_PROBE", program)
+    assert doctor._probe("core_report") == answer
 
 
 def test_a_probe_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

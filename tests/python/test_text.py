@@ -159,16 +159,19 @@ def test_pieces_hold_whole_characters(case: Case, text: str) -> None:
     assert pieces[-1] == "", "a text that ends with a whole character is out before the end"
 
 
+def byte_alphabet() -> list[str]:
+    """GPT-2's characters for bytes: printable ones themselves, the others from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = (byte for byte in range(256) if byte not in printable)
+    code_points = {byte: 0x100 + i for i, byte in enumerate(others)}
+    return [chr(code_points.get(byte, byte)) for byte in range(256)]
+
+
 def byte_ids(case: Case, data: bytes) -> list[int]:
     """Ids of tokens that stand for one byte each."""
-    if case.reference.token_to_id("<0x00>") is not None:
-        return [case.reference.token_to_id(f"<0x{byte:02X}>") for byte in data]
-    # GPT-2's alphabet: printable bytes stand for themselves, the others follow from U+0100 on.
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = dict(zip(printable, map(chr, printable), strict=True))
-    alphabet |= {byte: chr(256 + i) for i, byte in enumerate(others)}
-    return [case.reference.token_to_id(alphabet[byte]) for byte in data]
+    fallback = case.reference.token_to_id("<0x00>") is not None
+    tokens = tiny_tokenizers.BYTE_TOKENS if fallback else byte_alphabet()
+    return [case.reference.token_to_id(tokens[byte]) for byte in data]
 
 
 @pytest.mark.parametrize(
@@ -326,6 +329,7 @@ def save_detokenizer(directory: Path, vocabulary: list[str], old_form: bool) -> 
 def test_detokenizers_of_older_converters(case: Case, tmp_path: Path, old_form: bool) -> None:
     copy_of(case, tmp_path)
     vocabulary = ["Ġhello", "ä½", "<s>", "ł", "Ċ", "<｜end▁of▁text｜>", "<0xE4>", "é"]
+    vocabulary += byte_alphabet()
     save_detokenizer(tmp_path, vocabulary, old_form)
     tokenizer = _core.Tokenizer(tmp_path, tiny_tokenizers.EXTENSION)
     token_ids = [2, 0, 1, 3, 4, 6, 7, 0]
@@ -334,6 +338,9 @@ def test_detokenizers_of_older_converters(case: Case, tmp_path: Path, old_form: 
     assert tokenizer.decode(token_ids, skip_special_tokens=False) == "<s>" + expected
     # Added tokens need not be written in the alphabet for bytes.
     assert tokenizer.decode([5]) == "<｜end▁of▁text｜>"
+    text = "".join(map(chr, range(0x800)))
+    every_byte = [len(vocabulary) - 256 + byte for byte in text.encode()]
+    assert tokenizer.decode(every_byte) == text
     if old_form:
         detokenizer = openvino.Core().compile_model(tmp_path / "openvino_detokenizer.xml", "CPU")
         assert detokenizer([token_ids])[0][0] == expected
@@ -376,6 +383,25 @@ class TestDamagedFiles:
         file.write_bytes(file.read_bytes()[: int(file.stat().st_size * kept)])
         with pytest.raises(_core.ModelError, match=f"{stem}.xml"):
             _core.Tokenizer(tmp_path, tiny_tokenizers.EXTENSION).encode("hello")
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**30])
+@pytest.mark.parametrize("port", [1, 2])
+def test_a_vocabulary_that_points_outside(
+    case: Case, tmp_path: Path, port: int, wrong: int
+) -> None:
+    file = copy_of(case, tmp_path) / "openvino_detokenizer.bin"
+    model = openvino.Core().read_model(file.with_suffix(".xml"))
+    decoder = next(op for op in model.get_ops() if op.get_type_name() == "VocabDecoder")
+    offsets = decoder.input_value(port).get_node().data.copy()
+    data = file.read_bytes()
+    assert data.count(offsets.tobytes()) == 1
+    damaged = offsets.copy()
+    damaged[7] = wrong
+    file.unlink()  # the mapped one stays as it is
+    file.write_bytes(data.replace(offsets.tobytes(), damaged.tobytes()))
+    with pytest.raises(_core.ModelError, match="token 7 lies at bytes"):
+        _core.Tokenizer(tmp_path, tiny_tokenizers.EXTENSION)
 
 
 def test_a_model_of_another_kind(case: Case, tmp_path: Path) -> None:

@@ -57,8 +57,12 @@ def write_gguf(
     shape: Shape | None = None,
     seed: int = 0,
     chat_template: str | None = CHAT_TEMPLATE,
+    rounded_to: Type | None = None,
 ) -> Path:
-    """Write a model and return `path`. Norms and biases are F32, as everywhere."""
+    """Write a model and return `path`. Norms and biases are F32, as everywhere.
+
+    `rounded_to` gives the weights the values that they would have in that type.
+    """
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
     spelled = "llama" if architecture in ("llama", "gemma3", "phi3") else "gpt2"
@@ -73,6 +77,8 @@ def write_gguf(
             writer.add_tensor(name, generator.uniform(low, high, dimensions).astype(np.float32))
             continue
         weights = generator.normal(0, dimensions[1] ** -0.5, dimensions).astype(np.float32)
+        if rounded_to is not None:
+            weights = gguf.quants.dequantize(gguf.quants.quantize(weights, rounded_to), rounded_to)
         stored = gguf.quants.quantize(weights, tensor_type)
         writer.add_tensor(name, stored, raw_dtype=tensor_type)
     writer.write_header_to_file()
@@ -178,9 +184,7 @@ def _sentencepiece() -> list[str]:
     """Pieces of a SentencePiece-like BPE, best first, with spaces as U+2581."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<unk>"], show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>"], show_progress=False)
     tokenizer.train_from_iterator(_CORPUS, trainer)
     vocabulary = tokenizer.get_vocab()
     pieces = sorted(vocabulary, key=vocabulary.__getitem__)[1:]

@@ -104,6 +104,8 @@ struct RequestMetrics {
     /// Time inside the model's infer() while this request ran, and steps that it took part in.
     double infer_seconds = 0.0;
     int64_t steps = 0;
+    /// Times that an answer gave its KV memory back for others and was computed again.
+    int64_t preemptions = 0;
 };
 
 /// A submitted request. Thread-safe. Dropping the last handle of a running request cancels it.

@@ -28,7 +28,7 @@ using GgufValue =
                  std::vector<uint64_t>, std::vector<double>, std::vector<std::string>>;
 
 /// The header of a GGUF file, read and bounds-checked without touching the weights.
-struct GgufHeader {
+struct OVFAST_API GgufHeader {
     uint32_t version = 0;
     std::string architecture;
     uint64_t file_size = 0;
@@ -50,7 +50,8 @@ using Progress = std::function<bool(double fraction, const std::string& what)>;
 
 /// Converts a GGUF file to openvino_model.xml and .bin in the existing directory `out_dir`: inputs
 /// input_ids [b, t] i64, attention_mask [b, t] i64, position_ids [b, t] i64, beam_idx [b] i32;
-/// output logits [1, t, vocabulary] f32; the KV cache as state. Needs no Python and no torch.
+/// output logits [1, 1, vocabulary] f32, of the last position; the KV cache as state. Batch 1 only,
+/// unless rewritten to paged attention. Needs no Python and no torch.
 /// Throws ModelError (header faults; architectures that the frontend refuses, naming the supported
 /// ones) or Error when cancelled or when the disk is full. Leaves partial files to the caller.
 OVFAST_API void import_gguf(const std::filesystem::path& file, const std::filesystem::path& out_dir,

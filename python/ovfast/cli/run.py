@@ -119,6 +119,8 @@ def _messages(llm: LLM, text: str, system: str | None) -> list[dict[str, str]] |
     try:
         _ = llm.chat_template
     except ModelError as error:
+        if error.__cause__ is not None:
+            raise  # it has one, but a broken one: raw text would be a silent way out
         if system is not None:
             raise click.UsageError(f"--system needs a chat template: {error}") from error
         return None

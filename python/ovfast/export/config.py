@@ -87,9 +87,7 @@ _BOS_PRE_TOKENIZERS = {
 }
 
 
-def write_config(
-    header: GgufHeader, metadata: dict[str, Any], name: str, out_dir: Path
-) -> None:
+def write_config(header: GgufHeader, metadata: dict[str, Any], name: str, out_dir: Path) -> None:
     """Write both files for the GGUF file called `name`.
 
     `metadata` is the header's, arrays included. Raises ModelError when a token id is outside the

@@ -58,9 +58,7 @@ def export_gguf(
                     "architecture": header.architecture,
                     "tensor_types": types,
                 }
-                write_manifest(
-                    staging.path, source=description, steps=[step("export", _TOOLS)]
-                )
+                write_manifest(staging.path, source=description, steps=[step("export", _TOOLS)])
                 ModelDir.check(staging.path)
                 try:
                     staging.commit()
@@ -82,9 +80,8 @@ def _convert(source: Path, directory: Path, digest: str | None, bar: _Bar) -> st
     with contextlib.ExitStack() as stack:
         job = TokenizerJob(source, directory)
         stack.callback(job.close)
-        hashing = None
-        if digest is None:
-            hashing = BackgroundHash(source)
+        hashing = BackgroundHash(source) if digest is None else None
+        if hashing is not None:
             stack.callback(hashing.cancel)
 
         def proceed(fraction: float, what: str) -> bool:
@@ -99,7 +96,7 @@ def _convert(source: Path, directory: Path, digest: str | None, bar: _Bar) -> st
             raise
         bar.show(_CONVERSION_SHARE, "converting the tokenizer")
         job.result()
-        return digest if hashing is None else hashing.result()
+        return hashing.result() if hashing is not None else str(digest)
 
 
 def _holds(out_dir: Path, source: Path, digest: str | None) -> bool:

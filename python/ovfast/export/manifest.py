@@ -31,9 +31,7 @@ def step(name: str, tools: tuple[str, ...], **options: Any) -> dict[str, Any]:
     return {"name": name, "options": options, "tools": versions}
 
 
-def write_manifest(
-    directory: Path, *, source: dict[str, Any], steps: list[dict[str, Any]]
-) -> None:
+def write_manifest(directory: Path, *, source: dict[str, Any], steps: list[dict[str, Any]]) -> None:
     """Write the manifest of a model directory."""
     content = {"format": FORMAT, "source": source, "steps": steps}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -80,8 +78,9 @@ class BackgroundHash:
     """The sha256 of a file, computed beside other work."""
 
     def __init__(self, file: Path) -> None:
+        """Begin."""
         self._cancelled = threading.Event()
-        self._outcome: str | Error | None = None
+        self._outcome: str | Exception | None = None
         self._thread = threading.Thread(target=self._run, args=(file,), daemon=True)
         self._thread.start()
 

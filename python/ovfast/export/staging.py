@@ -53,12 +53,14 @@ class Staging:
     """
 
     def __init__(self, target: Path) -> None:
+        """Touch nothing yet."""
         self._target = target
         self._old = _sibling(target, "old")
         self.path = _sibling(target, "partial")
         """Where to write."""
 
-    def __enter__(self) -> Staging:
+    def __enter__(self) -> Staging:  # noqa: PYI034 (Self is not in Python 3.10)
+        """Create the hidden directory, after clearing up behind a killed process."""
         self._repair()
         try:
             self.path.mkdir()
@@ -67,6 +69,7 @@ class Staging:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Remove the hidden directory, if it was not committed."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def commit(self) -> None:

@@ -1,0 +1,805 @@
+"""
+The C++ core of ovfast.
+
+Wrong arguments raise ValueError or TypeError; files, models and machines that do not do raise ovfast.Error or one of its kinds. Calls that compute release the GIL.
+
+Import it as `from ovfast import _core`: the package then checks that the installed OpenVINO is the one that this module was built against.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import os
+import typing
+
+import numpy
+import numpy.typing
+
+__all__: list[str] = [
+    "Answer",
+    "CapacityError",
+    "Delta",
+    "Engine",
+    "EngineInfo",
+    "EngineOptions",
+    "Error",
+    "GgufHeader",
+    "GgufTensor",
+    "HostLimits",
+    "IncrementalDetokenizer",
+    "ModelError",
+    "PositionLogprobs",
+    "ProcessMemory",
+    "Request",
+    "RequestMetrics",
+    "Sampler",
+    "SamplingParams",
+    "StopStrings",
+    "TokenLogprob",
+    "Tokenizer",
+    "import_gguf",
+    "openvino_built_version",
+    "openvino_loaded_version",
+    "read_gguf_header",
+    "read_host_limits",
+    "read_process_memory",
+    "version",
+]
+
+class Error(RuntimeError):
+    """
+    Base of ovfast's own errors.
+    """
+
+class ModelError(Error):
+    """
+    A file or directory that cannot be used as a model: missing, truncated, corrupted, unsupported.
+    """
+
+class CapacityError(Error):
+    """
+    A request that can never fit: longer than the model's context or than the KV cache.
+    """
+
+class HostLimits:
+    """
+    What this process may use of the machine: the tightest of hardware, affinity and cgroup limits.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def affinity(self) -> int:
+        """
+        Processors in this process's affinity mask (also what a cpuset leaves).
+        """
+    @property
+    def cpu_name(self) -> str: ...
+    @property
+    def cpu_quota(self) -> float:
+        """
+        CPU time quota of the cgroup in processors; 0 when unlimited.
+        """
+    @property
+    def isa(self) -> list[str]:
+        """
+        Instruction sets that the processor has and the operating system lets us use, named as in /proc/cpuinfo, sorted.
+        """
+    @property
+    def memory_available(self) -> int:
+        """
+        Bytes that can still be used; page cache that can be reclaimed counts.
+        """
+    @property
+    def memory_limit(self) -> int:
+        """
+        Memory limit of the cgroup, bytes; 0 when unlimited.
+        """
+    @property
+    def memory_total(self) -> int:
+        """
+        Physical memory, bytes.
+        """
+    @property
+    def processors(self) -> int:
+        """
+        Processors of the machine.
+        """
+    @property
+    def threads(self) -> int:
+        """
+        Threads to compute with: min(affinity, ceil(cpu_quota)), at least 1.
+        """
+
+class ProcessMemory:
+    """
+    Memory of this process, bytes.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def peak_rss(self) -> int:
+        """
+        VmHWM.
+        """
+    @property
+    def rss(self) -> int:
+        """
+        VmRSS.
+        """
+    @property
+    def rss_anon(self) -> int:
+        """
+        RssAnon: private pages.
+        """
+    @property
+    def rss_file(self) -> int:
+        """
+        RssFile + RssShmem: file-backed pages, shared with other processes.
+        """
+
+class GgufTensor:
+    """
+    A tensor as a GGUF file's header describes it.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def offset(self) -> int:
+        """
+        From the beginning of the file, bytes.
+        """
+    @property
+    def shape(self) -> list[int]:
+        """
+        GGML order: fastest dimension first.
+        """
+    @property
+    def size(self) -> int:
+        """
+        Bytes.
+        """
+    @property
+    def type(self) -> str:
+        """
+        GGML's name of the type: 'Q4_K', 'F16', ...
+        """
+
+class GgufHeader:
+    """
+    The header of a GGUF file.
+    """
+    def bytes_by_type(self) -> dict[str, int]:
+        """
+        Tensor type -> bytes stored in it.
+        """
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def context_length(self) -> int:
+        """
+        Tokens; 0 when the file does not say.
+        """
+    @property
+    def file_size(self) -> int:
+        """
+        Bytes.
+        """
+    @property
+    def metadata(self) -> dict:
+        """
+        A new dict of the file's metadata. Raises ModelError when a text in it is not UTF-8.
+        """
+    @property
+    def tensors(self) -> list[GgufTensor]: ...
+    @property
+    def version(self) -> int: ...
+
+class SamplingParams:
+    """
+    How the next token is chosen and when generation ends.
+
+    Every option is a keyword and an attribute. Raises TypeError for an unknown option or a value of another type; validate() looks at the values. Order of operations: repetition, frequency and presence penalty, temperature, top-k, top-p, min-p, draw.
+    """
+    def __init__(self, **kwargs) -> None: ...
+    def __repr__(self) -> str: ...
+    def validate(self) -> None:
+        """
+        Raises ValueError that names the option, its value and what is allowed, also for options that contradict each other.
+        """
+    @property
+    def frequency_penalty(self) -> float:
+        """
+        Subtracted from logits for each time the token was generated, in [-2, 2].
+        """
+    @frequency_penalty.setter
+    def frequency_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def greedy(self) -> bool:
+        """
+        Whether temperature is 0.
+        """
+    @property
+    def ignore_eos(self) -> bool:
+        """
+        Go on after the model's end-of-sequence tokens.
+        """
+    @ignore_eos.setter
+    def ignore_eos(self, arg0: bool) -> None: ...
+    @property
+    def include_stop_string(self) -> bool:
+        """
+        The matched stop string is part of the text.
+        """
+    @include_stop_string.setter
+    def include_stop_string(self, arg0: bool) -> None: ...
+    @property
+    def logprobs(self) -> int | None:
+        """
+        Report the log-probability of each generated token and of the k most probable ones, 0 to 20; None: no report.
+        """
+    @logprobs.setter
+    def logprobs(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None: ...
+    @property
+    def max_length(self) -> int | None:
+        """
+        Prompt and generated tokens together, at most. Excludes max_new_tokens.
+        """
+    @max_length.setter
+    def max_length(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None: ...
+    @property
+    def max_new_tokens(self) -> int | None:
+        """
+        Tokens to generate at most; None: until the context is full. Excludes max_length.
+        """
+    @max_new_tokens.setter
+    def max_new_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None: ...
+    @property
+    def min_new_tokens(self) -> int:
+        """
+        End-of-sequence and stop tokens are not sampled before this many tokens.
+        """
+    @min_new_tokens.setter
+    def min_new_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def min_p(self) -> float:
+        """
+        Keep tokens at least min_p times as probable as the most probable one, in [0, 1].
+        """
+    @min_p.setter
+    def min_p(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def n(self) -> int:
+        """
+        Answers to sample for one prompt, 1 to 128.
+        """
+    @n.setter
+    def n(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def presence_penalty(self) -> float:
+        """
+        Subtracted once from logits of generated tokens, in [-2, 2].
+        """
+    @presence_penalty.setter
+    def presence_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def repetition_penalty(self) -> float:
+        """
+        Logits of tokens in prompt and output are divided by it when positive and multiplied when negative; > 0, 1 is off.
+        """
+    @repetition_penalty.setter
+    def repetition_penalty(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def seed(self) -> int | None:
+        """
+        Same seed, same text. None: drawn from the system.
+        """
+    @seed.setter
+    def seed(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None: ...
+    @property
+    def stop_strings(self) -> list[str]:
+        """
+        Generation ends where one of these appears. Reading gives a copy: assign to change it.
+        """
+    @stop_strings.setter
+    def stop_strings(self, arg0: collections.abc.Sequence[str]) -> None: ...
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """
+        Tokens that end generation, besides the model's own. Reading gives a copy: assign to change it.
+        """
+    @stop_token_ids.setter
+    def stop_token_ids(
+        self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+    ) -> None: ...
+    @property
+    def temperature(self) -> float:
+        """
+        0 is greedy: the most probable token, the lowest id among equals. Otherwise logits are divided by it.
+        """
+    @temperature.setter
+    def temperature(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def top_k(self) -> int:
+        """
+        Keep the k most probable tokens; 0 keeps all.
+        """
+    @top_k.setter
+    def top_k(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def top_p(self) -> float:
+        """
+        Keep the smallest set of most probable tokens whose probabilities sum to at least this, in (0, 1].
+        """
+    @top_p.setter
+    def top_p(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+
+class TokenLogprob:
+    """
+    A token and its log-probability, natural logarithm.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def logprob(self) -> float:
+        """
+        log-softmax of the model's logits before penalties and temperature; -inf for a token that the model excludes.
+        """
+    @property
+    def token_id(self) -> int: ...
+
+class PositionLogprobs:
+    """
+    Log-probabilities at one generated position.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def chosen(self) -> TokenLogprob: ...
+    @property
+    def top(self) -> list[TokenLogprob]:
+        """
+        The most probable tokens, most probable first.
+        """
+
+class Sampler:
+    """
+    Draws the tokens of one sequence and remembers what the penalties and the random generator need. One sequence, one sampler, one thread.
+    """
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        banned_before_minimum: collections.abc.Sequence[
+            typing.SupportsInt | typing.SupportsIndex
+        ] = [],
+        answer: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None:
+        """
+        answer is the index among params.n answers: each draws its own random stream. banned_before_minimum are the ids that may not come while fewer than params.min_new_tokens tokens were generated. Raises ValueError for invalid params or negative ids.
+        """
+    def sample(self, logits: numpy.typing.NDArray[numpy.float32]) -> tuple:
+        """
+        Chooses the next token from float32 logits[vocab_size] and records it.
+
+        Returns (token_id, PositionLogprobs or None). Raises ModelError when the logits hold NaN, +infinity or nothing finite that is allowed.
+        """
+
+class Tokenizer:
+    """
+    Text to token ids and back, through the openvino_tokenizer.xml and openvino_detokenizer.xml of a model directory. Thread-safe.
+    """
+    def __init__(
+        self, model_dir: os.PathLike | str | bytes, extension: os.PathLike | str | bytes
+    ) -> None:
+        """
+        Args:
+            model_dir: directory with openvino_tokenizer.{xml,bin} and openvino_detokenizer.{xml,bin}.
+            extension: path of the openvino_tokenizers library.
+
+        The tokenizer is compiled in the background; encode() waits for it.
+
+        Raises:
+            ModelError: a file is missing or the detokenizer cannot be used.
+            ValueError: there is no file `extension`.
+        """
+    def decode(
+        self,
+        token_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        skip_special_tokens: bool = True,
+    ) -> str:
+        """
+        Text of `token_ids`. Bytes that form no character become U+FFFD.
+
+        Raises:
+            ValueError: an id is outside the vocabulary.
+        """
+    @typing.overload
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """
+        Token ids of `text`, neither truncated nor padded.
+
+        Args:
+            text: a str without lone surrogates.
+            add_special_tokens: add what the model wants around a plain prompt (BOS).
+
+        Raises:
+            ModelError: the tokenizer cannot be loaded.
+            ValueError: `text` has no UTF-8 form.
+        """
+    @typing.overload
+    def encode(self, text: bytes, add_special_tokens: bool = True) -> list[int]:
+        """
+        The same of UTF-8 bytes; ValueError names the first byte that is none.
+        """
+    @property
+    def vocab_size(self) -> int:
+        """
+        How many ids decode() knows; logits may be padded to more.
+        """
+
+class IncrementalDetokenizer:
+    """
+    Token ids in, pieces of text out, special tokens skipped. A piece never ends inside a character; the pieces and finish() concatenate to Tokenizer.decode() of all ids. For one thread.
+    """
+    def __init__(self, tokenizer: Tokenizer) -> None: ...
+    def finish(self) -> str:
+        """
+        What is still held back; U+FFFD for bytes that never became a character. After it, another text may begin.
+        """
+    def push(self, token_id: typing.SupportsInt | typing.SupportsIndex) -> str:
+        """
+        Text that became certain with this token; may be empty.
+
+        Raises:
+            ValueError: the id is outside the vocabulary.
+        """
+
+class StopStrings:
+    """
+    Finds stop strings in text that arrives in pieces, and holds back whatever could still become one. For one thread.
+    """
+    def __init__(self, stop_strings: collections.abc.Sequence[str], include: bool = False) -> None:
+        """
+        Args:
+            stop_strings: the strings; none of them empty.
+            include: whether the text that is returned includes the one that was found.
+        """
+    def finish(self) -> str:
+        """
+        The end of the text: what was held back and is no stop string after all.
+        """
+    def push(self, piece: str) -> str:
+        """
+        Takes the next piece and returns the text that may be shown. After a match, nothing.
+        """
+    @property
+    def match(self) -> str:
+        """
+        The stop string that was found; empty if none.
+        """
+    @property
+    def matched(self) -> bool:
+        """
+        Whether a stop string was found.
+        """
+
+class EngineOptions:
+    """
+    How a model is loaded and how its engine shares the machine.
+    """
+    def __init__(self, **kwargs) -> None:
+        """
+        Takes the attributes as keywords; an unknown one raises TypeError.
+        """
+    def validate(self) -> None:
+        """
+        Raises ValueError naming the option, its value and what is allowed.
+        """
+    @property
+    def device(self) -> str:
+        """
+        OpenVINO device: "CPU".
+        """
+    @device.setter
+    def device(self, arg0: str) -> None: ...
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """
+        Tokens that end an answer.
+        """
+    @eos_token_ids.setter
+    def eos_token_ids(
+        self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
+    ) -> None: ...
+    @property
+    def kv_cache_gb(self) -> float:
+        """
+        Hard bound of the KV cache, GiB; 0 derives it from free memory.
+        """
+    @kv_cache_gb.setter
+    def kv_cache_gb(self, arg0: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def max_batch_tokens(self) -> int:
+        """
+        Tokens that one step computes at most; also the prefill chunk.
+        """
+    @max_batch_tokens.setter
+    def max_batch_tokens(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def max_context(self) -> int:
+        """
+        Tokens of context; 0 is bounded by the KV cache alone.
+        """
+    @max_context.setter
+    def max_context(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def max_sequences(self) -> int:
+        """
+        Sequences that run at once; others wait.
+        """
+    @max_sequences.setter
+    def max_sequences(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def num_threads(self) -> int:
+        """
+        Compute threads; 0 takes what cgroup quota and affinity allow.
+        """
+    @num_threads.setter
+    def num_threads(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def prefix_caching(self) -> bool:
+        """
+        Reuse keys and values of earlier prompts that begin alike.
+        """
+    @prefix_caching.setter
+    def prefix_caching(self, arg0: bool) -> None: ...
+    @property
+    def properties(self) -> dict[str, str]:
+        """
+        Further OpenVINO properties, name to value; unknown ones are refused.
+        """
+    @properties.setter
+    def properties(self, arg0: collections.abc.Mapping[str, str]) -> None: ...
+
+class EngineInfo:
+    """
+    What came out of the options on this machine.
+    """
+    @property
+    def compile_seconds(self) -> float: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def kv_block_tokens(self) -> int:
+        """
+        Tokens in a KV block.
+        """
+    @property
+    def kv_blocks(self) -> int:
+        """
+        Blocks in the KV cache.
+        """
+    @property
+    def kv_bytes_per_token(self) -> int: ...
+    @property
+    def kv_cache_bytes(self) -> int:
+        """
+        Bound of the KV cache.
+        """
+    @property
+    def kv_cache_reason(self) -> str:
+        """
+        How the bound was found.
+        """
+    @property
+    def lm_head_rows(self) -> bool:
+        """
+        Whether logits are computed only for the tokens that are sampled.
+        """
+    @property
+    def max_context(self) -> int:
+        """
+        Tokens, prompt and answer.
+        """
+    @property
+    def read_seconds(self) -> float:
+        """
+        Reading and rewriting the model.
+        """
+    @property
+    def threads(self) -> int:
+        """
+        Compute threads.
+        """
+    @property
+    def vocab_size(self) -> int:
+        """
+        Width of the model's logits.
+        """
+
+class Delta:
+    """
+    One piece of one answer, as it is generated.
+    """
+    @property
+    def answer(self) -> int:
+        """
+        Index among the n answers.
+        """
+    @property
+    def finish_reason(self) -> str:
+        """
+        "running", "stop", "length", "cancelled" or "error".
+        """
+    @property
+    def logprobs(self) -> list[PositionLogprobs]: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def token_ids(self) -> list[int]: ...
+
+class Answer:
+    """
+    One whole answer.
+    """
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def logprobs(self) -> list[PositionLogprobs]: ...
+    @property
+    def stop_string(self) -> str:
+        """
+        Which one ended it; "" if none.
+        """
+    @property
+    def text(self) -> str: ...
+    @property
+    def token_ids(self) -> list[int]:
+        """
+        The stop token included.
+        """
+
+class RequestMetrics:
+    """
+    Times of a request, seconds.
+    """
+    @property
+    def cached_tokens(self) -> int:
+        """
+        Of the prompt, found in the prefix cache.
+        """
+    @property
+    def generated_tokens(self) -> int:
+        """
+        All answers together.
+        """
+    @property
+    def infer_seconds(self) -> float:
+        """
+        Inside the model while this request took part.
+        """
+    @property
+    def inter_token_seconds(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        float32 [tokens - answers]: time from each token to the next, answer by answer.
+        """
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def queue_seconds(self) -> float:
+        """
+        Submitted to first scheduled.
+        """
+    @property
+    def steps(self) -> int:
+        """
+        Steps that it took part in.
+        """
+    @property
+    def total_seconds(self) -> float:
+        """
+        Submitted to last token.
+        """
+    @property
+    def ttft_seconds(self) -> float:
+        """
+        Submitted to first token.
+        """
+
+class Request:
+    """
+    A submitted request. Dropping it cancels it. Thread-safe.
+    """
+    def cancel(self) -> None:
+        """
+        Ends the request at the next step; what was generated stays readable.
+        """
+    def next(
+        self, timeout: typing.SupportsFloat | typing.SupportsIndex | None = None
+    ) -> list[Delta]:
+        """
+        The next pieces, in order. Empty when `timeout` seconds pass first, and when all were handed out. Raises what ended the request, if it failed.
+        """
+    def wait(self, timeout: typing.SupportsFloat | typing.SupportsIndex | None = None) -> bool:
+        """
+        Waits for the end. False when `timeout` seconds pass first. Raises as next().
+        """
+    @property
+    def answers(self) -> list[Answer]:
+        """
+        Valid once the request ended.
+        """
+    @property
+    def done(self) -> bool:
+        """
+        All pieces were handed out.
+        """
+    @property
+    def metrics(self) -> RequestMetrics:
+        """
+        Valid once the request ended.
+        """
+
+class Engine:
+    """
+    Runs requests on one model with continuous batching. Thread-safe.
+    """
+    def __init__(
+        self,
+        model_dir: os.PathLike | str | bytes,
+        tokenizer: Tokenizer,
+        options: EngineOptions = ...,
+    ) -> None:
+        """
+        Loads and compiles the model. Raises ModelError, CapacityError, ValueError.
+        """
+    def submit(
+        self,
+        prompt_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        params: SamplingParams,
+    ) -> Request:
+        """
+        Queues a request of int64 token ids. Raises ValueError or CapacityError.
+        """
+    @property
+    def info(self) -> EngineInfo: ...
+
+def import_gguf(
+    path: os.PathLike | str | bytes, out_dir: os.PathLike | str | bytes, progress: typing.Any = None
+) -> None:
+    """
+    Converts a GGUF file to openvino_model.xml and .bin in the existing directory out_dir.
+
+    progress(fraction, what) is called now and then with a fraction in [0, 1]; it cancels by returning False or raising. Raises ModelError (bad file, unsupported architecture or type) or Error (cancelled, disk full). Partial files are left to the caller.
+    """
+
+def openvino_built_version() -> str:
+    """
+    OpenVINO version that ovfast was compiled against, e.g. '2026.4.1'.
+    """
+
+def openvino_loaded_version() -> str:
+    """
+    Version of the OpenVINO library that is loaded, with its build number.
+    """
+
+def read_gguf_header(path: os.PathLike | str | bytes, *, with_arrays: bool = False) -> GgufHeader:
+    """
+    Reads and checks a GGUF file's header without touching the weights.
+
+    with_arrays keeps array metadata (the vocabulary) too. Raises ModelError that says what is wrong with the file and where.
+    """
+
+def read_host_limits(root: str = "") -> HostLimits:
+    """
+    Reads the limits anew: affinity, cgroup v1, v2 and hybrid, nested groups included.
+
+    root stands in for '/' in tests. Raises Error when a file of the kernel cannot be understood.
+    """
+
+def read_process_memory() -> ProcessMemory:
+    """
+    Memory of this process now. Raises Error when /proc/self/status lacks a field.
+    """
+
+def version() -> str:
+    """
+    Version of ovfast.
+    """

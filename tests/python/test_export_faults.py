@@ -1,0 +1,313 @@
+"""Export of files that are no good, on disks that are no good, and in processes that are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import tiny_models
+from gguf import GGMLQuantizationType as Type
+
+from ovfast import _core
+from ovfast.cache import cached_export
+from ovfast.errors import Error, ModelError
+from ovfast.export import export
+from ovfast.export.staging import Staging, locked
+from ovfast.model_dir import ModelDir
+
+# As `ovfast export` does it, with room for a failure to be put in front.
+SCRIPT = "import sys; from ovfast.export import export; export(sys.argv[1], sys.argv[2])"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.write_gguf(tmp_path_factory.mktemp("source") / "tiny.gguf")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Large enough that an export can be caught in the middle."""
+    shape = tiny_models.Shape(layers=8, hidden=1024, heads=32, feed_forward=2048)
+    path = tmp_path_factory.mktemp("large") / "large.gguf"
+    return tiny_models.write_gguf(path, "qwen2", Type.F16, shape=shape)
+
+
+def start(source: Path, target: Path, script: str = SCRIPT) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(source), str(target)],
+        stderr=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()[1].decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def content(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("share", [0.999, 0.6])
+def test_truncated_file(source: Path, tmp_path: Path, share: float) -> None:
+    data = source.read_bytes()
+    cut = write(tmp_path / "cut.gguf", data[: int(len(data) * share)])
+    with pytest.raises(ModelError, match=r"tensor '.*' \(\w+\) is cut off: expected \d+ bytes"):
+        export(cut, tmp_path / "dir")
+    assert content(tmp_path) == ["cut.gguf"]
+
+
+def test_file_that_ends_in_its_header(source: Path, tmp_path: Path) -> None:
+    cut = write(tmp_path / "cut.gguf", source.read_bytes()[:3000])
+    with pytest.raises(
+        ModelError, match=r"ends inside its header: metadata 'tokenizer.ggml.tokens'"
+    ):
+        export(cut, tmp_path / "dir")
+    assert content(tmp_path) == ["cut.gguf"]
+
+
+def test_other_files(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a GGUF file"):
+        export(write(tmp_path / "zip.gguf", b"PK\3\4" * 100), tmp_path / "dir")
+    with pytest.raises(ModelError, match="does not exist"):
+        export(tmp_path / "nothing.gguf", tmp_path / "dir")
+    assert content(tmp_path) == ["zip.gguf"]
+
+
+def test_tensor_that_is_missing(tmp_path: Path) -> None:
+    """A tensor that the graph needs has another name."""
+    shape = tiny_models.Shape(layers=3)
+    data = tiny_models.write_gguf(tmp_path / "m.gguf", shape=shape).read_bytes()
+    assert data.count(b"blk.1.attn_k.weight") == 1
+    broken = write(
+        tmp_path / "m.gguf", data.replace(b"blk.1.attn_k.weight", b"blk.1.attn_k.weighs")
+    )
+    with pytest.raises(ModelError, match=r"cannot be converted: .*lacks 'blk.1.attn_k.weight'"):
+        export(broken, tmp_path / "dir")
+    assert content(tmp_path) == ["m.gguf"]
+
+
+def test_unsupported_architecture(tmp_path: Path) -> None:
+    path = tiny_models.write_gguf(tmp_path / "m.gguf", "starcoder2")
+    with pytest.raises(ModelError, match=r"'starcoder2'.*Supported are: .*llama.*qwen3"):
+        export(path, tmp_path / "dir")
+    assert content(tmp_path) == ["m.gguf"]
+
+
+def test_unsupported_tensor_type(tmp_path: Path) -> None:
+    shape = tiny_models.Shape(hidden=256, heads=8)
+    path = tiny_models.write_gguf(tmp_path / "m.gguf", "qwen2", Type.TQ2_0, shape=shape)
+    with pytest.raises(
+        ModelError, match=r"tensor '.*weight' has type TQ2_0.*Supported are: .*Q4_K"
+    ):
+        export(path, tmp_path / "dir")
+    assert content(tmp_path) == ["m.gguf"]
+
+
+def test_part_of_a_split_model(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "qwen2")
+    writer.add_uint16("split.count", 3)
+    writer.add_tensor("token_embd.weight", np.zeros((8, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match="one of 3 parts"):
+        export(tmp_path / "m.gguf", tmp_path / "dir")
+
+
+@pytest.mark.parametrize("kind", ["outside", "missing", "invalid"])
+def test_unusable_vocabulary(source: Path, tmp_path: Path, kind: str) -> None:
+    """The child's error surfaces here, and the conversion beside it ends."""
+    data = source.read_bytes()
+    if kind == "outside":
+        key = b"tokenizer.ggml.eos_token_id" + (4).to_bytes(4, "little")
+        at = data.index(key) + len(key)
+        data = data[:at] + b"\xff\xff\x00\x00" + data[at + 4 :]
+        expected = r"'tokenizer.ggml.eos_token_id' is 65535, but the vocabulary has \d+ tokens"
+    elif kind == "missing":
+        data = data.replace(b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokenz")
+        expected = "vocabulary has 0 tokens"
+    else:
+        data = data.replace(b"<|im_start|>", b"<|im_\xff\xfeart|>", 1)
+        expected = "not valid UTF-8"
+    with pytest.raises(ModelError, match=expected):
+        export(write(tmp_path / "m.gguf", data), tmp_path / "dir")
+    assert content(tmp_path) == ["m.gguf"]
+
+
+def test_child_that_dies(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(Error, match="process that converts the tokenizer failed: exit code 1"):
+        export(source, tmp_path / "dir")
+    assert content(tmp_path) == []
+
+
+def test_target_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for target in (tmp_path / "file" / "dir", Path("/proc/ovfast/dir"), Path("/proc/dir")):
+        with pytest.raises(Error, match="cannot"):
+            export(source, target)
+    with pytest.raises(ValueError, match="not a directory"):
+        export(source, tmp_path / "file")
+    assert content(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_target(source: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(Error, match="Permission denied"):
+            export(source, tmp_path / "dir")
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_read_only_cache(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVFAST_CACHE", "/proc/ovfast")
+    with pytest.raises(Error, match=r"cache '/proc/ovfast' cannot be written.*Set OVFAST_CACHE"):
+        cached_export(source)
+
+
+def test_write_that_fails(source: Path, tmp_path: Path) -> None:
+    """A quota hits in the middle of the weights; ov::serialize would not notice."""
+    limit = 100_000
+    script = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));" + SCRIPT
+    )
+    process = start(source, tmp_path / "dir", script)
+    errors = process.communicate()[1].decode()
+    assert process.returncode == 1
+    assert "openvino_model.bin' failed" in errors
+    assert "Free some space" in errors
+    assert content(tmp_path) == []
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path, size: int) -> Iterator[Path]:
+    directory.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False).returncode != 0:
+        pytest.skip("cannot mount a small file system")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_full_disk(source: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4 << 20) as disk:
+        with pytest.raises(Error, match=r"not enough disk space.*needs \d+ MB, free are \d+ MB"):
+            export(source, disk / "dir")
+        assert content(disk) == []
+
+
+def test_disk_full_of_tokenizer(source: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4096) as disk:
+        with pytest.raises(Error):
+            export(source, disk / "dir")
+        assert content(disk) == []
+
+
+def children(process: int) -> list[int]:
+    return [
+        int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    ]
+
+
+def wait_until_dead(process: int) -> None:
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(FileNotFoundError):
+        while "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_killed_export_is_repaired(large: Path, tmp_path: Path) -> None:
+    process = start(large, tmp_path / "dir")
+    weights = tmp_path / ".dir.ovfast-partial" / "openvino_model.bin"
+    wait_for(lambda: weights.exists() and bool(children(process.pid)), process)
+    (child,) = children(process.pid)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "dir").exists()
+    assert weights.exists()
+    wait_until_dead(child)  # it ends by itself, since its parent is gone
+    export(large, tmp_path / "dir")
+    ModelDir.check(tmp_path / "dir")
+    assert content(tmp_path) == ["dir"]
+
+
+@pytest.mark.parametrize("moment", ["beginning", "weights"])
+def test_interrupt_leaves_nothing(large: Path, tmp_path: Path, moment: str) -> None:
+    process = start(large, tmp_path / "new" / "dir")
+    partial = tmp_path / "new" / ".dir.ovfast-partial"
+    file = partial if moment == "beginning" else partial / "openvino_model.bin"
+    wait_for(lambda: file.exists() and bool(children(process.pid)), process)
+    (child,) = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1].decode()
+    assert process.returncode == -signal.SIGINT, errors
+    assert "KeyboardInterrupt" in errors
+    wait_until_dead(child)
+    assert content(tmp_path) == []
+
+
+def test_two_exports_at_once(source: Path, tmp_path: Path) -> None:
+    script = SCRIPT.replace("export(sys", "r = export(sys") + "; sys.exit(10 if r.reused else 20)"
+    both = [start(source, tmp_path / "dir", script) for _ in range(2)]
+    errors = [process.communicate()[1].decode() for process in both]
+    assert sorted(process.returncode for process in both) == [10, 20], errors
+    ModelDir.check(tmp_path / "dir")
+    assert content(tmp_path) == ["dir"]
+
+
+def test_replacement_that_was_cut_off_is_undone(tmp_path: Path) -> None:
+    """Killed between the two renames: the old directory comes back."""
+    (tmp_path / ".dir.ovfast-old").mkdir()
+    (tmp_path / ".dir.ovfast-old" / "model").write_text("old")
+    with locked(tmp_path / "dir", waiting=lambda: None), Staging(tmp_path / "dir") as staging:
+        assert (tmp_path / "dir" / "model").read_text() == "old"
+        (staging.path / "model").write_text("new")
+        staging.commit()
+    assert (tmp_path / "dir" / "model").read_text() == "new"
+    assert content(tmp_path) == ["dir"]
+
+
+def test_staging_without_commit_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "model").write_text("old")
+    with pytest.raises(KeyboardInterrupt), Staging(tmp_path / "dir") as staging:
+        (staging.path / "model").write_text("new")
+        raise KeyboardInterrupt
+    assert (tmp_path / "dir" / "model").read_text() == "old"
+    assert content(tmp_path) == ["dir"]
+
+
+def test_absurd_counts_cost_nothing(source: Path, tmp_path: Path) -> None:
+    """A header that claims more than the file holds costs neither memory nor time."""
+    data = bytearray(source.read_bytes())
+    data[8:16] = (1 << 60).to_bytes(8, "little")  # the number of tensors
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match="tensor list"):
+        _core.read_gguf_header(write(tmp_path / "m.gguf", bytes(data)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
