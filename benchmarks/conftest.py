@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from fresh_process import run_fresh
 from measure import QuietProbe
-from peers import OUR_OWN, PEERS, Peer, PeerUnavailable, Target, load_peer
+from peers import OUR_OWN, PEERS, Peer, PeerUnavailableError, Target, load_peer
 from prompts import PromptSource
+
+from ovfast.cache import cache_dir, cached_export
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ovfast benchmarks")
@@ -44,11 +47,11 @@ def target(pytestconfig: pytest.Config) -> Target:
     gguf = pytestconfig.getoption("gguf")
     if model_dir is not None:
         return Target(Path(model_dir), Path(gguf) if gguf else None)
-    return demo_target()
-
-
-def demo_target() -> Target:
-    raise NotImplementedError
+    if gguf is None:
+        gguf = os.environ.get("OVFAST_DEMO_MODEL") or next(cache_dir().glob("demo/*.gguf"), None)
+    if gguf is None:
+        pytest.exit("no demo model in the cache: `make demo-model` fetches it", returncode=4)
+    return Target(cached_export(gguf, progress=False), Path(gguf))
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +59,7 @@ def peer_names(pytestconfig: pytest.Config) -> list[str]:
     names = [name.strip() for name in pytestconfig.getoption("peers").split(",")]
     unknown = [name for name in names if name not in PEERS]
     if unknown:
-        raise pytest.UsageError(f"unknown peers {unknown}; there are {list(PEERS)}")
+        pytest.exit(f"unknown peers {unknown}; there are {list(PEERS)}", returncode=4)
     return names
 
 
@@ -79,8 +82,8 @@ def rounds(pytestconfig: pytest.Config) -> Callable[[int], int]:
 
 @pytest.fixture(scope="session")
 def load(target: Target, prompts: PromptSource) -> Iterator[Callable[[str], Peer]]:
-    """Loads each peer once, when first asked for; raises PeerUnavailable every time if it cannot."""
-    loaded: dict[str, Peer | PeerUnavailable] = {}
+    """Loads each peer once, when first asked for; raises PeerUnavailableError every time if it cannot."""
+    loaded: dict[str, Peer | PeerUnavailableError] = {}
 
     def get(name: str) -> Peer:
         if name not in loaded:
@@ -89,10 +92,10 @@ def load(target: Target, prompts: PromptSource) -> Iterator[Callable[[str], Peer
                     # Builds for another processor crash. Let them do so in a process of their own.
                     run_fresh(name, target, prompts.prompt(32, "trial"), 2)
                 loaded[name] = load_peer(name, target)
-            except PeerUnavailable as error:
+            except PeerUnavailableError as error:
                 loaded[name] = error
         peer = loaded[name]
-        if isinstance(peer, PeerUnavailable):
+        if isinstance(peer, PeerUnavailableError):
             raise peer
         return peer
 
@@ -115,7 +118,7 @@ def available(
                 continue
             try:
                 peers.append(load(name))
-            except PeerUnavailable as error:
+            except PeerUnavailableError as error:
                 absent[name] = str(error)
         benchmark.extra_info["absent"] = absent
         if not peers:

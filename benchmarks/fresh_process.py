@@ -14,18 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peers import PeerUnavailable, Target, load_peer
+from peers import PeerUnavailableError, Target, load_peer
 
 _TIMEOUT_SECONDS = 300
 
 
-def run_fresh(
-    peer: str, target: Target, prompt: Sequence[int], new_tokens: int
-) -> dict[str, Any]:
+def run_fresh(peer: str, target: Target, prompt: Sequence[int], new_tokens: int) -> dict[str, Any]:
     """Start a process that loads `peer` and answers `prompt`.
 
     Returns token_ids, load_seconds, first_token_seconds (from the start of the process) and memory,
-    bytes by field of /proc/self/status. Raises PeerUnavailable when the peer cannot run here, which
+    bytes by field of /proc/self/status. Raises PeerUnavailableError when the peer cannot run here, which
     includes a crash.
     """
     task = {
@@ -45,12 +43,12 @@ def run_fresh(
         check=False,
     )
     if child.returncode < 0:
-        raise PeerUnavailable(f"{peer} crashed with signal {-child.returncode}")
+        raise PeerUnavailableError(f"{peer} crashed with signal {-child.returncode}")
     if child.returncode > 0:
         raise RuntimeError(f"{peer} failed in a process of its own:\n{child.stderr}")
     result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     if "unavailable" in result:
-        raise PeerUnavailable(result["unavailable"])
+        raise PeerUnavailableError(result["unavailable"])
     return result
 
 
@@ -70,7 +68,7 @@ def main() -> None:
     began = time.monotonic()
     try:
         peer = load_peer(task["peer"], target)
-    except PeerUnavailable as error:
+    except PeerUnavailableError as error:
         print(json.dumps({"unavailable": str(error)}))
         return
     loaded = time.monotonic()

@@ -54,7 +54,7 @@ class QuietProbe:
         """
         cpu = sorted(self.cpu_seconds[since:])
         read = sorted(self.read_gb_per_second[since:], reverse=True)
-        worst = max(0, int(0.9 * len(cpu)) - 1)
+        worst = max(len(cpu) // 2, int(0.9 * len(cpu)) - 1)
         cpu_spread = cpu[worst] / statistics.median(cpu)
         read_spread = statistics.median(read) / read[worst]
         return {

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class PeerUnavailable(Exception):
+class PeerUnavailableError(Exception):
     """A peer that cannot run here; the message says why."""
 
 
@@ -161,7 +161,7 @@ class GenAI(Peer):
         try:
             self._pipeline = openvino_genai.LLMPipeline(str(target.model_dir), "CPU")
         except RuntimeError as error:
-            raise PeerUnavailable(f"LLMPipeline refuses the directory: {error}") from error
+            raise PeerUnavailableError(f"LLMPipeline refuses the directory: {error}") from error
 
     def _generate(self, prompt: Sequence[int], new_tokens: int) -> Run:
         import openvino as ov
@@ -194,7 +194,7 @@ class GenAIContinuousBatching(Peer):
                 str(target.model_dir), openvino_genai.SchedulerConfig(), "CPU"
             )
         except RuntimeError as error:
-            raise PeerUnavailable(
+            raise PeerUnavailableError(
                 f"ContinuousBatchingPipeline refuses the directory: {error}"
             ) from error
 
@@ -230,11 +230,11 @@ class LlamaCpp(Peer):
 
     def __init__(self, target: Target) -> None:
         if target.gguf is None:
-            raise PeerUnavailable("no GGUF file is known for this model")
+            raise PeerUnavailableError("no GGUF file is known for this model")
         try:
             import llama_cpp
         except ImportError as error:
-            raise PeerUnavailable("pip install 'ovfast[llamacpp]' (it compiles)") from error
+            raise PeerUnavailableError("pip install 'ovfast[llamacpp]' (it compiles)") from error
 
         self._llm = llama_cpp.Llama(
             str(target.gguf),
@@ -269,7 +269,7 @@ OUR_OWN = (Ovfast.name, PythonPath.name)
 
 
 def load_peer(name: str, target: Target) -> Peer:
-    """Load the peer called `name`; PeerUnavailable when it cannot run here."""
+    """Load the peer called `name`; PeerUnavailableError when it cannot run here."""
     return PEERS[name](target)
 
 
@@ -278,7 +278,7 @@ def _genai_config():
     try:
         import openvino_genai
     except ImportError as error:
-        raise PeerUnavailable("pip install 'ovfast[peers]'") from error
+        raise PeerUnavailableError("pip install 'ovfast[peers]'") from error
 
     config = openvino_genai.GenerationConfig()
     config.do_sample = False

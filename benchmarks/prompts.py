@@ -12,17 +12,61 @@ import openvino as ov
 
 from ovfast._openvino import tokenizers_extension
 
-_MODULES = (
-    "argparse ast calendar collections configparser csv dataclasses datetime decimal difflib doctest "
-    "email.message enum fractions ftplib functools heapq http.client inspect ipaddress json.decoder "
-    "logging mailbox optparse os pathlib pickle platform random shutil smtplib socket ssl statistics "
-    "string subprocess tarfile tempfile textwrap threading tokenize traceback typing unittest.case "
-    "unittest.mock urllib.parse urllib.request uuid zipfile"
-).split()
+_MODULES = [
+    "argparse",
+    "ast",
+    "calendar",
+    "collections",
+    "configparser",
+    "csv",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "difflib",
+    "doctest",
+    "email.message",
+    "enum",
+    "fractions",
+    "ftplib",
+    "functools",
+    "heapq",
+    "http.client",
+    "inspect",
+    "ipaddress",
+    "json.decoder",
+    "logging",
+    "mailbox",
+    "optparse",
+    "os",
+    "pathlib",
+    "pickle",
+    "platform",
+    "random",
+    "shutil",
+    "smtplib",
+    "socket",
+    "ssl",
+    "statistics",
+    "string",
+    "subprocess",
+    "tarfile",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "tokenize",
+    "traceback",
+    "typing",
+    "unittest.case",
+    "unittest.mock",
+    "urllib.parse",
+    "urllib.request",
+    "uuid",
+    "zipfile",
+]
 
 
 class PromptSource:
-    """Cuts prompts with the tokenizer of `model_dir`. The same seed gives the same prompt."""
+    """Cuts prompts with the tokenizer of `model_dir`. Same seed, same prompt."""
 
     def __init__(self, model_dir: Path) -> None:
         core = ov.Core()
@@ -30,8 +74,9 @@ class PromptSource:
         self._tokenizer = core.compile_model(model_dir / "openvino_tokenizer.xml", "CPU")
 
     def prompt(self, tokens: int, seed: str) -> list[int]:
-        """Make a prompt of exactly `tokens` token ids; other seeds begin elsewhere."""
-        begin = random.Random(seed).randrange(len(self._lines) - tokens)
+        """Make a prompt of exactly `tokens` token ids; another seed begins elsewhere."""
+        # The length is part of the seed, or short prompts would be the beginnings of long ones.
+        begin = random.Random(f"{seed}, {tokens}").randrange(len(self._lines) - tokens)
         # No line that is not blank has less than one token.
         text = "".join(self._lines[begin : begin + tokens])
         return self._tokenizer([text])["input_ids"][0, :tokens].tolist()

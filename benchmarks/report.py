@@ -1,6 +1,6 @@
 """Turn the JSON of a benchmark run into a table (Markdown) and a plot (PNG) beside it.
 
-    python benchmarks/report.py benchmarks/results/benchmarks.json
+python benchmarks/report.py benchmarks/results/benchmarks.json
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def markdown(run: dict[str, Any]) -> str:
     entries = [entry["extra_info"] for entry in run["benchmarks"]]
     peers = _peers(entries)
     cpu = run["machine_info"].get("cpu", {})
+    when = run["datetime"][:16].replace("T", " ")
     lines = [
         "# Benchmarks",
         "",
-        f"{cpu.get('brand_raw', 'unknown processor')}, {cpu.get('count', '?')} threads; "
-        f"{run['datetime'][:16].replace('T', ' ')} UTC.",
+        f"{cpu.get('brand_raw', 'unknown processor')}, {cpu.get('count', '?')} threads; {when} UTC.",
         "Medians; in brackets the ratio to the first column of engines, then the number of rounds.",
         "",
         *_table(
@@ -62,16 +62,16 @@ def markdown(run: dict[str, Any]) -> str:
 
 def plot(run: dict[str, Any], path: Path) -> None:
     """One panel a measurement: a bar for each engine, its samples as dots."""
-    import matplotlib
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    mpl.use("Agg")
 
     entries = [entry["extra_info"] for entry in run["benchmarks"]]
     colours = {peer: f"C{index}" for index, peer in enumerate(_peers(entries))}
     columns = min(4, len(entries))
     rows = -(-len(entries) // columns)
-    figure, axes = pyplot.subplots(
+    figure, axes = plt.subplots(
         rows, columns, figsize=(3 * columns, 2.8 * rows), squeeze=False, layout="constrained"
     )
     for axis in axes.flat[len(entries) :]:
@@ -84,7 +84,7 @@ def plot(run: dict[str, Any], path: Path) -> None:
         axis.set_title(f"{info['metric']}, {info['unit']}\n{info['case']}", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 def _peers(entries: list[dict[str, Any]]) -> list[str]:

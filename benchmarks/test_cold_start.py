@@ -12,8 +12,9 @@ from typing import Any
 
 from fresh_process import run_fresh
 from measure import QuietProbe, note_quietness, record, repeats
-from peers import PeerUnavailable, Target
+from peers import PeerUnavailableError, Target
 from prompts import PromptSource
+
 
 def _warm_file_cache(target: Target) -> None:
     files = [*target.model_dir.glob("openvino_*.bin"), *([target.gguf] if target.gguf else [])]
@@ -44,7 +45,7 @@ def test_cold_start(
             probe.measure()
             try:
                 started[name].append(run_fresh(name, target, prompt, 16))
-            except PeerUnavailable as error:
+            except PeerUnavailableError as error:
                 absent[name] = str(error)
 
     benchmark.pedantic(every_peer, rounds=rounds(3), iterations=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from measure import QuietProbe, alternate, record, repeats
 from peers import Peer
 from prompts import PromptSource
@@ -19,9 +18,7 @@ def test_engine_overhead(
     probe: QuietProbe,
 ) -> None:
     """One request: time from scheduling to the last token, less infer(), a step."""
-    peers = [peer for peer in available(without=("genai", "genai-cb", "python", "llama.cpp"))]
-    if not peers:
-        pytest.skip("measures ovfast's engine, which --peers leaves out")
+    peers = available(without=("genai", "genai-cb", "python", "llama.cpp"))
     prompt = prompts.prompt(32, "overhead")
     peers[0].generate(prompt, 8)
 

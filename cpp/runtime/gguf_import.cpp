@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -24,6 +25,7 @@
 #include <streambuf>
 #include <string_view>
 #include <unordered_set>
+#include <utility>
 
 #include "ovfast/error.hpp"
 #include "ovfast/gguf.hpp"
@@ -48,7 +50,7 @@ constexpr std::array<std::string_view, 15> supported_types{"BF16", "F16",  "F32"
 
 /// Where the stages end; loading and converting take about as long as writing.
 constexpr double header_read = 0.01;
-constexpr double loaded = 0.45;
+constexpr double weights_read = 0.45;
 constexpr double converted = 0.5;
 
 template <typename List>
@@ -102,6 +104,38 @@ void check_supported(const fs::path& file, const GgufHeader& header) {
     }
 }
 
+/// Refuses hyperparameters by which the frontend would divide, or of which it would silently make
+/// a wrong graph. Everything else it checks against the tensors' shapes itself.
+void check_hyperparameters(const fs::path& file, const GgufHeader& header) {
+    const auto find = [&](const std::string& key) -> const uint64_t* {
+        const auto found = header.metadata.find(header.architecture + "." + key);
+        return found == header.metadata.end() ? nullptr : std::get_if<uint64_t>(&found->second);
+    };
+    const auto refuse = [&](const std::string& key, const std::string& expected) {
+        throw ModelError("'" + file.string() + "': metadata '" + header.architecture + "." + key +
+                         "' is " + std::to_string(*find(key)) + ", expected " + expected +
+                         ". The file is corrupted.");
+    };
+    for (const char* key :
+         {"attention.head_count", "attention.head_count_kv", "attention.key_length",
+          "attention.value_length", "block_count", "rope.dimension_count"}) {
+        if (const uint64_t* value = find(key); value && *value == 0) refuse(key, "at least 1");
+    }
+    const uint64_t* head_size = find("attention.key_length");
+    const uint64_t* rotated = find("rope.dimension_count");
+    if (head_size && rotated && *rotated > *head_size) {
+        refuse("rope.dimension_count", "at most the size of a head, " + std::to_string(*head_size));
+    }
+    const uint64_t* hidden = find("embedding_length");
+    for (const GgufTensor& tensor : header.tensors) {
+        if (hidden && tensor.name == "token_embd.weight" && tensor.shape[0] != *hidden) {
+            refuse("embedding_length",
+                   "the length of an embedding in tensor 'token_embd.weight', " +
+                       std::to_string(tensor.shape[0]));
+        }
+    }
+}
+
 /// The sentence that a person can use out of an OpenVINO exception, which begins with source files.
 std::string short_reason(const std::string& message) {
     std::istringstream lines(message);
@@ -140,22 +174,38 @@ std::string missing_tensor(const GgufHeader& header) {
     return "";
 }
 
-std::shared_ptr<ov::Model> convert(const fs::path& file, const Reporter& report) {
+/// Runs a step of the frontend, whose exceptions (its own and the standard library's) all say that
+/// it cannot make sense of the file. `step` must not call back into Python.
+template <typename Step>
+auto translated(const fs::path& file, const GgufHeader& header, const Step& step) {
+    try {
+        return step();
+    } catch (const std::bad_alloc&) {
+        throw;
+    } catch (const std::exception& error) {
+        const std::string missing = missing_tensor(header);
+        throw ModelError("'" + file.string() +
+                         "' cannot be converted: " + short_reason(error.what()) +
+                         (missing.empty() ? "" : " (the file lacks '" + missing + "')"));
+    }
+}
+
+std::shared_ptr<ov::Model> convert(const fs::path& file, const GgufHeader& header,
+                                   const Reporter& report) {
     namespace gguf = ov::frontend::gguf;
     gguf::FrontEnd frontend;
     frontend.add_extension(std::make_shared<ov::frontend::DecoderTransformationExtension>(
         gguf::pass::GGUFMakeStateful()));
-    std::shared_ptr<ov::Model> model;
-    {
-        const auto loading = frontend.load(file.string());
-        report(loaded, "converting the graph");
-        model = frontend.convert(loading);
-    }
-    gguf::pass::AdaptToGenAI().run_on_model(model);
-    model->validate_nodes_and_infer_types();
-    // The vocabulary: megabytes that an IR cannot hold anyway.
-    model->get_rt_info().erase(gguf::gguf_tokenizer_metadata_key());
-    return model;
+    auto loaded = translated(file, header, [&] { return frontend.load(file.string()); });
+    report(weights_read, "converting the graph");
+    return translated(file, header, [&] {
+        const auto model = frontend.convert(std::exchange(loaded, nullptr));
+        gguf::pass::AdaptToGenAI().run_on_model(model);
+        model->validate_nodes_and_infer_types();
+        // The vocabulary: megabytes that an IR cannot hold anyway.
+        model->get_rt_info().erase(gguf::gguf_tokenizer_metadata_key());
+        return model;
+    });
 }
 
 void check_contract(const fs::path& file, const ov::Model& model) {
@@ -342,20 +392,13 @@ void import_gguf(const fs::path& file, const fs::path& out_dir, const Progress& 
     report(0.0, "reading the header");
     const GgufHeader header = read_gguf_header(file);
     check_supported(file, header);
+    check_hyperparameters(file, header);
     if (!fs::is_directory(out_dir)) {
         throw Error("'" + out_dir.string() + "' is not a directory");
     }
     report(header_read, "reading the weights");
 
-    std::shared_ptr<ov::Model> model;
-    try {
-        model = convert(file, report);
-    } catch (const ov::Exception& error) {
-        const std::string missing = missing_tensor(header);
-        throw ModelError("'" + file.string() +
-                         "' cannot be converted: " + short_reason(error.what()) +
-                         (missing.empty() ? "" : " (the file lacks '" + missing + "')"));
-    }
+    auto model = convert(file, header, report);
     check_contract(file, *model);
 
     // The xml is small beside the weights; 1 % and 16 MB cover it for every size of model.

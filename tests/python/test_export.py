@@ -229,6 +229,29 @@ def test_force_never_deletes_what_is_not_a_model(model: Path, tmp_path: Path) ->
     assert (tmp_path / "precious.txt").read_text() == "thesis"
 
 
+def test_into_the_current_directory(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    export(model.parent / "dir", ".")
+    ModelDir.check(tmp_path / "here")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_link_to_a_directory_stays_a_link(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    export(model.parent / "dir", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    ModelDir.check(tmp_path / "real")
+
+
+def test_package_is_the_function_too(model: Path, tmp_path: Path) -> None:
+    """`import ovfast.export.gguf` must not take `ovfast.export(...)` away."""
+    assert sys.modules["ovfast.export"](model.parent / "dir", tmp_path / "dir").weights_bytes > 0
+
+
 def test_missing_parents_are_made(model: Path, tmp_path: Path) -> None:
     assert export(model.parent / "dir", tmp_path / "a" / "b" / "c").model_dir.is_dir()
 

@@ -123,6 +123,30 @@ def test_unsupported_tensor_type(tmp_path: Path) -> None:
     assert content(tmp_path) == ["m.gguf"]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("attention.head_count_kv", 0, "at least 1"),  # the frontend divides by it
+        ("attention.head_count", 3, "cannot be converted"),
+        ("block_count", 0, "at least 1"),
+        ("block_count", 3, r"cannot be converted: .*blk\.2\."),
+        ("embedding_length", 96, r"token_embd\.weight', 128"),
+        ("rope.dimension_count", 64, "size of a head, 32"),
+    ],
+)
+def test_contradicting_hyperparameters(
+    source: Path, tmp_path: Path, key: str, value: int, expected: str
+) -> None:
+    data = source.read_bytes()
+    entry = f"qwen2.{key}".encode() + (4).to_bytes(4, "little")
+    assert data.count(entry) == 1
+    at = data.index(entry) + len(entry)
+    broken = data[:at] + value.to_bytes(4, "little") + data[at + 4 :]
+    with pytest.raises(ModelError, match=expected):
+        export(write(tmp_path / "m.gguf", broken), tmp_path / "dir")
+    assert content(tmp_path) == ["m.gguf"]
+
+
 def test_part_of_a_split_model(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "qwen2")
     writer.add_uint16("split.count", 3)
@@ -251,10 +275,21 @@ def test_killed_export_is_repaired(large: Path, tmp_path: Path) -> None:
     process.communicate()
     assert not (tmp_path / "dir").exists()
     assert weights.exists()
-    wait_until_dead(child)  # it ends by itself, since its parent is gone
+    wait_until_dead(child)
     export(large, tmp_path / "dir")
     ModelDir.check(tmp_path / "dir")
     assert content(tmp_path) == ["dir"]
+
+
+def test_child_ends_without_its_parent(source: Path, tmp_path: Path) -> None:
+    """The parent's end of its standard input is closed: nothing of the work is done."""
+    command = [sys.executable, "-m", "ovfast.export.tokenizer", str(source), str(tmp_path)]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
+    ended = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, check=False
+    )
+    assert ended.returncode == 1
+    assert "openvino_tokenizer.xml" not in content(tmp_path)
 
 
 @pytest.mark.parametrize("moment", ["beginning", "weights"])

@@ -44,8 +44,8 @@ def test_logits_are_those_of_torch(tiny_model, architecture, tensor_type):
     assert 0.5 < expected.std() < 2  # the scale that the tolerance stands for
 
     llm = ReferenceLLM(model_dir)
-    # These types are taken as they are. But K and V pass through f16 in graphs that come from GGUF,
-    # as in llama.cpp, which rounds by up to 2^-12 each: 8e-4 was the most that came of it.
+    # These types are taken as they are. But queries, keys and values are cast to f16 in graphs that
+    # come from GGUF, each rounded by up to 2^-11 of itself: 8e-4 was the most that came of it.
     np.testing.assert_allclose(llm.logits(IDS), expected, rtol=0, atol=2e-3)
     prefill = llm.generate(IDS, 1, keep_logits=True)
     np.testing.assert_allclose(prefill.logits[0], expected[-1], rtol=0, atol=2e-3)
@@ -61,7 +61,7 @@ def test_generation_is_the_argmax_of_its_logits(tiny_model_dirs, architecture):
     assert result.logits.dtype == np.float32
     assert result.token_ids == result.logits.argmax(-1).tolist()
     # The prompt at once and the prompt token by token are the same computation. What is left is the
-    # order of sums in f32, of terms that were rounded to f16: a last bit may turn there.
+    # order of sums in f32, and the last bit of an f16 that it may turn.
     stepwise = llm.logits([*IDS[:9], *result.token_ids])[8:-1]
     np.testing.assert_allclose(result.logits, stepwise, rtol=0, atol=2e-3)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ovfast.errors import ModelError
 
@@ -57,3 +60,16 @@ def export(
     from ovfast.export.gguf import export_gguf
 
     return export_gguf(source, out_dir, progress=progress, force=force)
+
+
+class _CallableModule(types.ModuleType):
+    """`ovfast.export` is the function and this package: whoever imports a part of it sets the name.
+
+    So the package can be called, too.
+    """
+
+    def __call__(self, *arguments: Any, **options: Any) -> ExportResult:
+        return export(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -29,13 +29,16 @@ def locked(target: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
     Raises Error when the place cannot be written to.
     """
+    target = target.resolve()
     lock_path = _sibling(target, "lock")
     created = _create_parents(target)
     try:
         lock = _acquire(lock_path, waiting)
-    except OSError as error:
+    except BaseException as error:
         _remove_empty(created)
-        raise Error(f"cannot write to '{target.parent}': {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise Error(f"cannot write to '{target.parent}': {error.strerror}") from error
+        raise
     try:
         yield
     finally:
@@ -54,12 +57,13 @@ class Staging:
 
     def __init__(self, target: Path) -> None:
         """Touch nothing yet."""
-        self._target = target
-        self._old = _sibling(target, "old")
-        self.path = _sibling(target, "partial")
+        # Resolved: "." has no name to derive others from, and a symbolic link is not to be replaced.
+        self._target = target.resolve()
+        self._old = _sibling(self._target, "old")
+        self.path = _sibling(self._target, "partial")
         """Where to write."""
 
-    def __enter__(self) -> Staging:  # noqa: PYI034 (Self is not in Python 3.10)
+    def __enter__(self) -> Staging:
         """Create the hidden directory, after clearing up behind a killed process."""
         self._repair()
         try:
