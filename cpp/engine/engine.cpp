@@ -193,7 +193,8 @@ bool Engine::Impl::accept() {
         scheduler.for_each([this](Sequence& sequence) {
             if (sequence.request->cancelled()) cancel(sequence);
         });
-        scheduler.remove_if([](const RequestState& request) { return request.cancelled(); });
+        // Not those that are cancelled by now: one that was not when we looked has not ended.
+        scheduler.remove_if([](const RequestState& request) { return request.ended(); });
     }
     return true;
 }

@@ -408,3 +408,14 @@ def test_closed(model_dir):
 def test_cache_bound_is_said(llm):
     assert "kv_cache_gb" in llm.info.kv_cache_reason
     assert llm.info.kv_cache_bytes <= 0.05 * 2**30
+
+
+def test_requests_cancelled_while_the_engine_looks_for_cancelled_ones(llm):
+    """Every one of them must end: none may fall between being found and being removed."""
+    for _ in range(3):
+        streams = [llm.stream([5], max_new_tokens=100, ignore_eos=True) for _ in range(3000)]
+        for stream in reversed(streams):
+            stream.cancel()
+        for stream in streams:
+            assert stream._request.wait(timeout=60), "a cancelled request never ended"
+            assert stream.result.finish_reason in ("cancelled", "length")
