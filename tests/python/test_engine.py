@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import random
 import signal
 import threading
 import time
@@ -414,7 +415,7 @@ def test_requests_cancelled_while_the_engine_looks_for_cancelled_ones(llm):
     """Every one of them must end: none may fall between being found and being removed."""
     for _ in range(3):
         streams = [llm.stream([5], max_new_tokens=100, ignore_eos=True) for _ in range(3000)]
-        for stream in reversed(streams):
+        for stream in random.Random(1).sample(streams, len(streams)):
             stream.cancel()
         for stream in streams:
             assert stream._request.wait(timeout=60), "a cancelled request never ended"
