@@ -681,6 +681,11 @@ class RequestMetrics:
         float32 [tokens - answers]: time from each token to the next, answer by answer.
         """
     @property
+    def preemptions(self) -> int:
+        """
+        Times that an answer gave its KV memory back and was computed again.
+        """
+    @property
     def prompt_tokens(self) -> int: ...
     @property
     def queue_seconds(self) -> float:

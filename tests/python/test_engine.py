@@ -120,7 +120,7 @@ def test_prompt_that_begins_alike_is_not_computed_again(model_dir, llm):
         first = fresh.generate(prompt, **options)
         again = fresh.generate(prompt, **options)
         turn = fresh.generate(prompt + first.token_ids + [9, 9], **options)
-        other = fresh.generate([4] + prompt, **options)
+        other = fresh.generate([4, *prompt], **options)
     assert first.metrics.cached_tokens == other.metrics.cached_tokens == 0
     assert again.metrics.cached_tokens == 3 * block
     assert turn.metrics.cached_tokens == (len(prompt) + 12 - 1) // block * block
@@ -131,7 +131,7 @@ def test_prompt_that_begins_alike_is_not_computed_again(model_dir, llm):
         expected = uncached.generate(prompt + first.token_ids + [9, 9], **options)
         assert expected.metrics.cached_tokens == 0
         assert turn.token_ids == expected.token_ids
-        assert other.token_ids == uncached.generate([4] + prompt, **options).token_ids
+        assert other.token_ids == uncached.generate([4, *prompt], **options).token_ids
 
 
 def test_logprobs_are_those_of_the_model(llm, model_dir):
