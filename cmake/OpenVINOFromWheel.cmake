@@ -41,6 +41,7 @@ foreach(package IN ITEMS OpenVINO TBB)
     set(${package}_DIR "${openvino_dir}")
 endforeach()
 find_package(OpenVINO ${OVFAST_OPENVINO_VERSION} EXACT REQUIRED CONFIG COMPONENTS Runtime)
+find_package(TBB REQUIRED CONFIG)  # the one that OpenVINO ships: its CPU plugin runs on it
 
 get_target_property(openvino_library openvino::runtime IMPORTED_LOCATION_RELEASE)
 get_filename_component(OVFAST_OPENVINO_LIB_DIR "${openvino_library}" DIRECTORY)

@@ -19,7 +19,8 @@ public:
     /// and reserves the cache. Throws ModelError, CapacityError, std::invalid_argument.
     PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options);
 
-    /// Runs one step. Returns logits f32 [logit_rows, vocabulary], valid until the next step.
+    /// Runs one step. Returns logits f32 [logit_rows, vocabulary], valid until the next step; no
+    /// meaning without logit_rows.
     const float* run(const StepBatch& batch);
 
     void copy_block(int32_t from, int32_t to) { cache_->copy_block(from, to); }
@@ -34,6 +35,7 @@ private:
     ov::CompiledModel model_;
     std::unique_ptr<KvCache> cache_;  // outlives request_, which refers to its memory
     ov::InferRequest request_;
+    ov::InferRequest lm_head_;  // empty for a model whose lm_head was not recognised
     bool has_positions_ = false;
     int32_t max_context_ = 0;
 };

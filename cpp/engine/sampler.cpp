@@ -12,6 +12,15 @@
 
 #include "ovfast/error.hpp"
 
+// The loops that see the whole vocabulary are compiled for several instruction sets, and the loader
+// picks one. They round alike everywhere: without -ffp-contract nothing becomes a fused
+// multiply-add. Sanitizers run before the loader's choice can, so under them there is one version.
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+#define OVFAST_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define OVFAST_VECTOR_CLONES
+#endif
+
 namespace ovfast {
 namespace {
 
@@ -94,6 +103,7 @@ private:
 /// Largest of a block, and whether all are below +infinity (NaN is not below it). Compares integers
 /// that order like the floats, because a compiler may not reorder, and so vectorise, a maximum of
 /// floats.
+OVFAST_VECTOR_CLONES
 float block_maximum(const float* values, size_t count, bool& valid) {
     int32_t largest = std::numeric_limits<int32_t>::min();
     int32_t invalid = 0;
@@ -182,6 +192,12 @@ inline double exp_of_nonpositive(double x) {
     return result > kSmallestExp ? result : 0.0;
 }
 
+/// exp() of each exponent, in place.
+OVFAST_VECTOR_CLONES
+void exp_of_nonpositive(double* exponents, size_t count) {
+    for (size_t i = 0; i < count; ++i) exponents[i] = exp_of_nonpositive(exponents[i]);
+}
+
 /// Logit -> weight relative to the peak.
 class Weigher {
 public:
@@ -198,7 +214,7 @@ public:
         // Two loops: in one, the branch of the clamp would keep the compiler from vectorising.
         const Weigher self = *this;
         for (size_t i = 0; i < block.count; ++i) weights[i] = self.exponent(block.values[i]);
-        for (size_t i = 0; i < block.count; ++i) weights[i] = exp_of_nonpositive(weights[i]);
+        exp_of_nonpositive(weights, block.count);
     }
 
     double sum(const Logits::Block& block) const {

@@ -1,4 +1,4 @@
-#include "engine/lm_head_rows.hpp"
+#include "engine/lm_head.hpp"
 
 #include <openvino/op/op.hpp>
 #include <openvino/opsets/opset13.hpp>
@@ -18,6 +18,11 @@ std::shared_ptr<ov::Node> gather_rows(const ov::Output<ov::Node>& tokens, int64_
         tokens, op::Constant::create(ov::element::i64, {2}, {int64_t{-1}, width}), false);
     return std::make_shared<op::Gather>(flat, rows,
                                         op::Constant::create(ov::element::i64, {}, {0}));
+}
+
+ov::Output<ov::Node> as_f32(const ov::Output<ov::Node>& value) {
+    if (value.get_element_type() == ov::element::f32) return value;
+    return std::make_shared<op::Convert>(value, ov::element::f32);
 }
 
 bool only_moves_dimensions(const ov::Node& node) {
@@ -57,7 +62,7 @@ int64_t lm_head_input_width(const op::MatMul& matmul, int64_t vocabulary) {
 
 }  // namespace
 
-bool select_lm_head_rows(const std::shared_ptr<ov::Model>& model) {
+std::shared_ptr<ov::Model> split_lm_head(const std::shared_ptr<ov::Model>& model) {
     if (model->outputs().size() != 1) {
         throw ModelError("expected one output, the logits, got " +
                          std::to_string(model->outputs().size()));
@@ -81,30 +86,31 @@ bool select_lm_head_rows(const std::shared_ptr<ov::Model>& model) {
     }
     const auto matmul = ov::as_type_ptr<op::MatMul>(node);
     const int64_t hidden = matmul ? lm_head_input_width(*matmul, *vocabulary) : 0;
-    ov::Output<ov::Node> logits;
+
+    std::shared_ptr<ov::Model> lm_head;
+    ov::Output<ov::Node> chosen;
     if (hidden != 0) {
-        logits = matmul->clone_with_new_inputs(
-            {gather_rows(matmul->input_value(0), hidden, rows), matmul->input_value(1)});
+        const auto state =
+            std::make_shared<op::Parameter>(ov::element::f32, ov::PartialShape{-1, hidden});
+        ov::Output<ov::Node> logits =
+            matmul->clone_with_new_inputs({state, matmul->input_value(1)});
         for (auto it = after.rbegin(); it != after.rend(); ++it) {
             if (only_moves_dimensions(**it)) continue;
             ov::OutputVector inputs = (*it)->input_values();
             inputs[0] = logits;
             logits = (*it)->clone_with_new_inputs(inputs);
         }
-        logits = std::make_shared<op::Reshape>(
-            logits, op::Constant::create(ov::element::i64, {2}, {int64_t{-1}, *vocabulary}), false);
+        lm_head = std::make_shared<ov::Model>(ov::OutputVector{as_f32(logits)},
+                                              ov::ParameterVector{state}, "lm_head");
+        chosen = gather_rows(matmul->input_value(0), hidden, rows);
     } else {
-        logits = gather_rows(result->input_value(0), *vocabulary, rows);
+        chosen = gather_rows(result->input_value(0), *vocabulary, rows);
     }
-    if (logits.get_element_type() != ov::element::f32) {
-        logits = std::make_shared<op::Convert>(logits, ov::element::f32);
-    }
-    logits.get_tensor().set_names({"logits"});
     result->input_value(0).get_tensor().set_names({});
-    result->input(0).replace_source_output(logits);
+    result->input(0).replace_source_output(as_f32(chosen));
     model->add_parameters({rows});
     model->validate_nodes_and_infer_types();
-    return hidden != 0;
+    return lm_head;
 }
 
 }  // namespace ovfast
