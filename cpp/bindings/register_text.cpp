@@ -67,6 +67,8 @@ void register_tokenizer(py::module_& m) {
              "Text of `token_ids`. Bytes that form no character become U+FFFD.\n\n"
              "Raises:\n"
              "    ValueError: an id is outside the vocabulary.")
+        .def_property_readonly("eos_token_id", &Tokenizer::eos_token_id,
+                               "The end-of-sequence token that the tokenizer names, or None.")
         .def_property_readonly("vocab_size", &Tokenizer::vocab_size,
                                "How many ids decode() knows; logits may be padded to more.");
 }

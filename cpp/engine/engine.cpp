@@ -21,6 +21,13 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+EngineOptions with_end_of_sequence(EngineOptions options, const Tokenizer& tokenizer) {
+    if (options.eos_token_ids.empty() && tokenizer.eos_token_id()) {
+        options.eos_token_ids = {*tokenizer.eos_token_id()};
+    }
+    return options;
+}
+
 // The handle that callers hold. The engine holds the state only: when the last handle goes, nobody
 // can read the answer any more, so the request is cancelled.
 class RequestHandle final : public Request {
@@ -57,7 +64,7 @@ struct Engine::Impl {
     Impl(const std::filesystem::path& model_dir, std::shared_ptr<const Tokenizer> text,
          const EngineOptions& engine_options)
         : tokenizer(std::move(text)),
-          options(engine_options),
+          options(with_end_of_sequence(engine_options, *tokenizer)),
           model(model_dir, options),
           vocabulary(
               std::min(model.info().vocab_size, static_cast<int64_t>(tokenizer->vocab_size()))),

@@ -50,6 +50,7 @@ struct Tokenizer::Impl {
     ov::Core core;
     std::shared_future<std::unique_ptr<const Encoder>> encoder;
     std::shared_ptr<const TokenTable> token_table;
+    std::optional<int64_t> eos_token_id;
 };
 
 Tokenizer::Impl::Impl(const std::filesystem::path& model_dir,
@@ -72,7 +73,11 @@ Tokenizer::Impl::Impl(const std::filesystem::path& model_dir,
         });
     });
     token_table = load_model(model_dir / kDetokenizer, [this](const std::string& path) {
-        return std::make_shared<const TokenTable>(*core.read_model(path));
+        const std::shared_ptr<ov::Model> detokenizer = core.read_model(path);
+        if (detokenizer->has_rt_info("eos_token_id")) {
+            eos_token_id = detokenizer->get_rt_info<int64_t>("eos_token_id");
+        }
+        return std::make_shared<const TokenTable>(*detokenizer);
     });
 }
 
@@ -107,6 +112,10 @@ std::string Tokenizer::decode(const std::vector<int64_t>& token_ids,
 
 size_t Tokenizer::vocab_size() const {
     return impl_->token_table->size();
+}
+
+std::optional<int64_t> Tokenizer::eos_token_id() const {
+    return impl_->eos_token_id;
 }
 
 // Here because only this file knows what a Tokenizer holds.

@@ -429,6 +429,11 @@ class Tokenizer:
         The same of UTF-8 bytes; ValueError names the first byte that is none.
         """
     @property
+    def eos_token_id(self) -> int | None:
+        """
+        The end-of-sequence token that the tokenizer names, or None.
+        """
+    @property
     def vocab_size(self) -> int:
         """
         How many ids decode() knows; logits may be padded to more.

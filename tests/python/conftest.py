@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli_harness import ovfast_command, scripted  # noqa: F401 (fixtures)
 from gguf import GGMLQuantizationType
 from tiny_models import ARCHITECTURES, write_gguf
 

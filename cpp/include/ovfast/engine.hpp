@@ -34,8 +34,8 @@ struct OVFAST_API EngineOptions {
     int num_threads = 0;
     /// Tokens of context, prompt and answer together. 0: bounded by the KV cache alone.
     int64_t max_context = 0;
-    /// Tokens that end an answer, as generation_config.json names them. Empty: only lengths and
-    /// stop strings end it.
+    /// Tokens that end an answer, as generation_config.json names them. Empty: the one that the
+    /// tokenizer names.
     std::vector<int64_t> eos_token_ids;
     /// Further OpenVINO properties for compile_model, "KV_CACHE_PRECISION" -> "u8". Unknown ones
     /// are refused.

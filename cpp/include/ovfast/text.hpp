@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,10 @@ public:
 
     /// How many ids decode() knows; the model's logits may be padded to more.
     size_t vocab_size() const;
+
+    /// The end-of-sequence token that the tokenizer names, if it does. generation_config.json may
+    /// name others besides.
+    std::optional<int64_t> eos_token_id() const;
 
 private:
     friend class IncrementalDetokenizer;
