@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <limits>
 #include <optional>
 
@@ -24,6 +25,10 @@ constexpr std::chrono::milliseconds kSignalPeriod{20};
 template <typename Wait>
 bool wait_with_signals(std::optional<double> timeout, const Wait& wait) {
     using Clock = std::chrono::steady_clock;
+    if (timeout && std::isnan(*timeout)) {
+        throw py::value_error("timeout is nan, expected seconds or None");
+    }
+    if (timeout && *timeout > 1e9) timeout.reset();  // decades: more than the clock can count
     const auto deadline =
         timeout ? Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                      std::chrono::duration<double>(std::max(*timeout, 0.0)))
@@ -77,7 +82,8 @@ void register_options(py::module_& m) {
                        "Tokens of context; 0 is bounded by the KV cache alone.")
         .def_readwrite("eos_token_ids", &EngineOptions::eos_token_ids, "Tokens that end an answer.")
         .def_readwrite("properties", &EngineOptions::properties,
-                       "Further OpenVINO properties, name to value; unknown ones are refused.")
+                       "Further OpenVINO properties, name to value; unknown ones are refused. "
+                       "Reading gives a copy: assign to change it.")
         .def("validate", &EngineOptions::validate,
              "Raises ValueError naming the option, its value and what is allowed.");
 
@@ -174,8 +180,10 @@ void register_engine(py::module_& m) {
     register_results(m);
     register_request(m);
 
+    // The destructor waits for the step under way, so other Python threads must go on meanwhile.
     py::class_<Engine>(m, "Engine",
-                       "Runs requests on one model with continuous batching. Thread-safe.")
+                       "Runs requests on one model with continuous batching. Thread-safe.",
+                       py::release_gil_before_calling_cpp_dtor())
         .def(py::init([](const std::filesystem::path& model_dir,
                          std::shared_ptr<Tokenizer> tokenizer, const EngineOptions& options) {
                  const py::gil_scoped_release release;
@@ -187,7 +195,7 @@ void register_engine(py::module_& m) {
         .def("submit", &Engine::submit, py::arg("prompt_ids"), py::arg("params"),
              py::call_guard<py::gil_scoped_release>(),
              "Queues a request of int64 token ids. Raises ValueError or CapacityError.")
-        .def_property_readonly("info", &Engine::info, py::return_value_policy::reference_internal);
+        .def_property_readonly("info", &Engine::info, py::return_value_policy::copy);
 }
 
 }  // namespace ovfast::python

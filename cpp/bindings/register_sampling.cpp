@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -39,6 +40,20 @@ private:
     OptionTypes& types_;
 };
 
+/// Whether `value` is of the right type, but too large or too small for it.
+bool out_of_range(const py::handle& value, const std::string& type) {
+    const auto is_int = [](const py::handle& item) {
+        return PyLong_Check(item.ptr()) != 0 && PyBool_Check(item.ptr()) == 0;
+    };
+    if (type == "list of int") {
+        if (!py::isinstance<py::list>(value) && !py::isinstance<py::tuple>(value)) return false;
+        const auto items = py::reinterpret_borrow<py::sequence>(value);
+        return std::all_of(items.begin(), items.end(), is_int);
+    }
+    const bool takes_int = type.rfind("int", 0) == 0 || type.rfind("float", 0) == 0;
+    return takes_int && is_int(value);
+}
+
 SamplingParams params_from(const py::kwargs& options, const OptionTypes& types) {
     py::object params = py::cast(SamplingParams{});
     for (const auto& [key, value] : options) {
@@ -50,12 +65,18 @@ SamplingParams params_from(const py::kwargs& options, const OptionTypes& types) 
             throw py::type_error("SamplingParams has no option '" + name +
                                  "'; expected one of: " + known);
         }
+        const auto problem = [&, &expected = type->second] {
+            return name + " is " + py::cast<std::string>(py::repr(value)) + "; expected " + expected;
+        };
+        if (py::isinstance<py::bool_>(value) && type->second != "bool") {
+            throw py::type_error(problem());
+        }
         try {
             py::setattr(params, key, value);
         } catch (py::error_already_set& error) {
             if (!error.matches(PyExc_TypeError)) throw;
-            throw py::type_error(name + " is " + py::cast<std::string>(py::repr(value)) +
-                                 "; expected " + type->second);
+            if (out_of_range(value, type->second)) throw py::value_error(problem());
+            throw py::type_error(problem());
         }
     }
     return py::cast<SamplingParams>(params);
@@ -110,7 +131,7 @@ void register_params(py::module_& m) {
         .option("frequency_penalty", &SamplingParams::frequency_penalty, "float",
                 "Subtracted from logits for each time the token was generated, in [-2, 2].")
         .option("seed", &SamplingParams::seed, "int in [0, 2**64) or None",
-                "Same seed, same text. None: drawn from the system.")
+                "Same seed, same random numbers. None: drawn from the system.")
         .option("stop_strings", &SamplingParams::stop_strings, "list of str",
                 "Generation ends where one of these appears. Reading gives a copy: assign to "
                 "change it.")

@@ -41,7 +41,9 @@ void register_tokenizer(py::module_& m) {
     py::class_<Tokenizer, std::shared_ptr<Tokenizer>>(
         m, "Tokenizer",
         "Text to token ids and back, through the openvino_tokenizer.xml and "
-        "openvino_detokenizer.xml of a model directory. Thread-safe.")
+        "openvino_detokenizer.xml of a model directory. Thread-safe.",
+        // It may still be compiling: other Python threads must go on meanwhile.
+        py::release_gil_before_calling_cpp_dtor())
         .def(py::init<const std::filesystem::path&, const std::filesystem::path&>(),
              py::arg("model_dir"), py::arg("extension"), py::call_guard<py::gil_scoped_release>(),
              "Args:\n"

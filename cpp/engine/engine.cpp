@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -112,6 +113,7 @@ struct Engine::Impl {
     // Of the engine's thread.
     Scheduler scheduler;
     StepBatch batch;
+    uint64_t steps = 0;
     std::vector<Sample> samples;
     tbb::task_arena arena;
     std::thread thread;  // last: it starts when all else is there
@@ -128,6 +130,13 @@ void Engine::Impl::check(const std::vector<int64_t>& prompt_ids,
             throw std::invalid_argument("prompt token " + std::to_string(i) + " is " +
                                         std::to_string(prompt_ids[i]) + ", expected an id in [0, " +
                                         std::to_string(vocabulary) + ")");
+        }
+    }
+    for (const int64_t id : params.stop_token_ids) {
+        if (id >= model.info().vocab_size) {
+            throw std::invalid_argument("stop_token_ids has " + std::to_string(id) +
+                                        ", expected ids in [0, " +
+                                        std::to_string(model.info().vocab_size) + ")");
         }
     }
     if (params.n > options.max_sequences) {
@@ -212,10 +221,14 @@ bool Engine::Impl::accept() {
         }
     }
     if (any_cancelled->exchange(false)) {
-        scheduler.for_each([this](Sequence& sequence) {
-            if (sequence.request->cancelled()) cancel(sequence);
+        // Asked once for each request: one that is cancelled while we look must lose all of its
+        // answers now or all of them next time.
+        std::map<const RequestState*, bool> cancelled;
+        scheduler.for_each([&](Sequence& sequence) {
+            const auto [it, first] = cancelled.try_emplace(sequence.request.get(), false);
+            if (first) it->second = sequence.request->cancelled();
+            if (it->second) cancel(sequence);
         });
-        // Not those that are cancelled by now: one that was not when we looked has not ended.
         scheduler.remove_if([](const RequestState& request) { return request.ended(); });
     }
     return true;
@@ -226,11 +239,14 @@ void Engine::Impl::step() {
     const std::vector<Sequence*> sampled = scheduler.plan(batch);
     if (batch.token_ids.empty()) return;
 
+    ++steps;
     const auto start = Clock::now();
     const float* logits = model.run(batch);
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
-    for (const auto& [sequence, tokens] : scheduler.planned()) sequence->request->stepped(seconds);
+    for (const auto& [sequence, tokens] : scheduler.planned()) {
+        sequence->request->stepped(steps, seconds);
+    }
     scheduler.computed();
     samples.clear();
     for (Sequence* sequence : sampled) {

@@ -19,7 +19,7 @@ void EngineOptions::validate() const {
     if (device != "CPU") {
         throw std::invalid_argument("device is '" + device + "', expected 'CPU'");
     }
-    if (!std::isfinite(kv_cache_gb) || kv_cache_gb < 0.0) {
+    if (!(kv_cache_gb >= 0.0 && kv_cache_gb <= 1 << 20)) {
         refuse("kv_cache_gb", kv_cache_gb, "a positive size in GiB, or 0 to derive it");
     }
     if (max_batch_tokens < 1) refuse("max_batch_tokens", max_batch_tokens, "at least 1");

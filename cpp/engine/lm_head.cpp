@@ -100,6 +100,9 @@ std::shared_ptr<ov::Model> split_lm_head(const std::shared_ptr<ov::Model>& model
             inputs[0] = logits;
             logits = (*it)->clone_with_new_inputs(inputs);
         }
+        // Constants may carry leading dimensions of 1, [1, 1, vocabulary], and broadcast the rest.
+        logits = std::make_shared<op::Reshape>(
+            logits, op::Constant::create(ov::element::i64, {2}, {int64_t{-1}, *vocabulary}), false);
         lm_head = std::make_shared<ov::Model>(ov::OutputVector{as_f32(logits)},
                                               ov::ParameterVector{state}, "lm_head");
         chosen = gather_rows(matmul->input_value(0), hidden, rows);

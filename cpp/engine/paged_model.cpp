@@ -1,8 +1,10 @@
 #include "engine/paged_model.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <chrono>
+#include <cmath>
 #include <limits>
 #include <openvino/core/any.hpp>
 #include <openvino/op/util/op_types.hpp>
@@ -74,6 +76,27 @@ void page_attention(const std::shared_ptr<ov::Model>& model, const std::filesyst
     }
 }
 
+// What run() and the KV cache supply; any other input would be left unset.
+void check_inputs(const ov::Model& model, const std::filesystem::path& dir) {
+    constexpr std::array<const char*, 8> supplied{
+        "input_ids",     "position_ids",         "past_lens",       "subsequence_begins",
+        "block_indices", "block_indices_begins", "max_context_len", kLogitRows};
+    for (const auto& input : model.inputs()) {
+        const auto& names = input.get_names();
+        const bool known = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+            return name.rfind("key_cache.", 0) == 0 || name.rfind("value_cache.", 0) == 0 ||
+                   std::find(supplied.begin(), supplied.end(), name) != supplied.end();
+        });
+        if (!known) {
+            throw ModelError(
+                "the model in " + dir.string() + " has the input '" +
+                (names.empty() ? input.get_node()->get_friendly_name() : *names.begin()) +
+                "', which text generation does not supply (supported are input_ids, "
+                "attention_mask, position_ids and beam_idx)");
+        }
+    }
+}
+
 ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options, int threads) {
     const auto supported = core.get_property(options.device, ov::supported_properties);
     ov::AnyMap properties{{ov::hint::performance_mode.name(), "LATENCY"},
@@ -130,6 +153,11 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
     options.validate();
     const HostLimits host = read_host_limits();
     info_.device = options.device;
+    if (options.num_threads > host.affinity) {
+        throw std::invalid_argument("num_threads is " + std::to_string(options.num_threads) +
+                                    ", but this process may use " + std::to_string(host.affinity) +
+                                    " processors");
+    }
     info_.threads = options.num_threads != 0 ? options.num_threads : host.threads;
 
     auto start = Clock::now();
@@ -138,6 +166,7 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
     const std::shared_ptr<ov::Model> model = read_decoder(core, model_dir);
     page_attention(model, model_dir);
     const std::shared_ptr<ov::Model> lm_head = split_lm_head(model);
+    check_inputs(*model, model_dir);
     info_.lm_head_rows = lm_head != nullptr;
     info_.vocab_size = (lm_head ? lm_head : model)->output(0).get_partial_shape()[1].get_length();
     has_positions_ = has_input(*model, "position_ids");
@@ -153,8 +182,13 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
                            .create_infer_request();
         }
     } catch (const std::exception& e) {
-        throw ModelError("cannot compile " + model_dir.string() + " for " + options.device + ": " +
-                         reason(e));
+        const std::string why =
+            "cannot compile " + model_dir.string() + " for " + options.device + ": " + reason(e);
+        // The plugin knows which values a property takes, and only says so here.
+        for (const auto& [name, value] : options.properties) {
+            if (why.find(name) != std::string::npos) throw std::invalid_argument(why);
+        }
+        throw ModelError(why);
     }
     info_.threads = model_.get_property(ov::inference_num_threads);
     info_.compile_seconds = seconds_since(start);
@@ -169,6 +203,15 @@ void PagedModel::reserve_cache(const EngineOptions& options, uint64_t weight_byt
     uint64_t bound = 0;
     if (options.kv_cache_gb > 0.0) {
         bound = static_cast<uint64_t>(options.kv_cache_gb * static_cast<double>(1ULL << 30));
+        const HostLimits host = read_host_limits();
+        const uint64_t memory = host.memory_limit != 0
+                                    ? std::min(host.memory_limit, host.memory_total)
+                                    : host.memory_total;
+        if (bound > memory) {
+            throw CapacityError("kv_cache_gb asks for " + gib(bound) + ", but the " +
+                                (host.memory_limit != 0 ? "cgroup" : "machine") + " has " +
+                                gib(memory) + " of memory");
+        }
         info_.kv_cache_reason = "kv_cache_gb asks for " + gib(bound);
     } else {
         // The plugin copies the weights into its own layout at the first inference, and the
@@ -182,12 +225,13 @@ void PagedModel::reserve_cache(const EngineOptions& options, uint64_t weight_byt
         text << "half of the memory that the weights leave free: " << gib(host.memory_available)
              << " available" << (host.memory_limit != 0 ? " under the cgroup limit" : "") << ", "
              << gib(spoken_for) << " for weights and activations";
-        const int64_t per_sequence =
-            (options.max_context + layout.block_tokens - 1) / layout.block_tokens;
-        const uint64_t wanted =
-            static_cast<uint64_t>(per_sequence * options.max_sequences) * layout.block_bytes;
-        if (wanted != 0 && wanted < bound) {
-            bound = wanted;
+        // In floating point: sys.maxsize is a fair way to say "no bound".
+        const double per_sequence = std::ceil(static_cast<double>(options.max_context) /
+                                              static_cast<double>(layout.block_tokens));
+        const double wanted = per_sequence * static_cast<double>(options.max_sequences) *
+                              static_cast<double>(layout.block_bytes);
+        if (wanted != 0.0 && wanted < static_cast<double>(bound)) {
+            bound = static_cast<uint64_t>(wanted);
             text.str("");
             text << "all that " << options.max_sequences << " sequences of " << options.max_context
                  << " tokens can use";
@@ -228,12 +272,17 @@ const float* PagedModel::run(const StepBatch& batch) {
     bind(kLogitRows, batch.logit_rows);
     max_context_ = batch.max_context;
     request_.set_tensor("max_context_len", ov::Tensor(ov::element::i32, {}, &max_context_));
-    request_.infer();
-    if (!lm_head_) return request_.get_output_tensor(0).data<float>();
-    if (batch.logit_rows.empty()) return nullptr;
-    lm_head_.set_input_tensor(0, request_.get_output_tensor(0));
-    lm_head_.infer();
-    return lm_head_.get_output_tensor(0).data<float>();
+    try {
+        request_.infer();
+        if (!lm_head_) return request_.get_output_tensor(0).data<float>();
+        if (batch.logit_rows.empty()) return nullptr;
+        lm_head_.set_input_tensor(0, request_.get_output_tensor(0));
+        lm_head_.infer();
+        return lm_head_.get_output_tensor(0).data<float>();
+    } catch (const std::exception& e) {
+        throw Error("the model failed in a step of " + std::to_string(batch.token_ids.size()) +
+                    " tokens: " + reason(e));
+    }
 }
 
 }  // namespace ovfast

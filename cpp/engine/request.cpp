@@ -1,5 +1,6 @@
 #include "engine/request.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
@@ -8,6 +9,11 @@ namespace {
 
 double seconds(RequestState::Clock::duration duration) {
     return std::chrono::duration<double>(duration).count();
+}
+
+// The clock overflows when milliseconds::max() is added to it.
+std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) {
+    return std::min(timeout, std::chrono::milliseconds(std::chrono::hours(24 * 365)));
 }
 
 template <typename T>
@@ -32,23 +38,26 @@ RequestState::RequestState(std::vector<int64_t> prompt, SamplingParams sampling,
 std::vector<Delta> RequestState::next(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
     ++readers_;
-    changed_.wait_for(lock, timeout, [&] { return !pending_.empty() || running_ == 0; });
+    changed_.wait_for(lock, bounded(timeout), [&] { return !pending_.empty() || running_ == 0; });
     --readers_;
     // Pieces that came before a failure are still handed out.
-    if (pending_.empty()) rethrow();
+    if (pending_.empty() && error_) {
+        error_told_ = true;
+        rethrow();
+    }
     return std::exchange(pending_, {});
 }
 
 bool RequestState::wait(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
-    const bool ended = changed_.wait_for(lock, timeout, [&] { return running_ == 0; });
+    const bool ended = changed_.wait_for(lock, bounded(timeout), [&] { return running_ == 0; });
     if (ended) rethrow();
     return ended;
 }
 
 bool RequestState::done() const {
     const std::lock_guard lock(mutex_);
-    return running_ == 0 && pending_.empty();
+    return running_ == 0 && pending_.empty() && (!error_ || error_told_);
 }
 
 bool RequestState::ended() const {
@@ -88,8 +97,10 @@ void RequestState::scheduled(int64_t cached_tokens) {
     metrics_.cached_tokens = cached_tokens;
 }
 
-void RequestState::stepped(double infer_seconds) {
+void RequestState::stepped(uint64_t step, double infer_seconds) {
     const std::lock_guard lock(mutex_);
+    if (step == last_step_) return;  // another of its answers took part in the same step
+    last_step_ = step;
     metrics_.infer_seconds += infer_seconds;
     ++metrics_.steps;
 }
@@ -124,14 +135,16 @@ void RequestState::add(Delta delta, const std::string& stop_string) {
         }
     }
 
-    // Pieces nobody fetched yet grow together, so a request that is only waited for keeps one.
-    if (!pending_.empty() && pending_.back().answer == delta.answer &&
-        pending_.back().finish_reason == FinishReason::kRunning) {
-        Delta& last = pending_.back();
-        last.text += delta.text;
-        append(last.token_ids, delta.token_ids);
-        append(last.logprobs, delta.logprobs);
-        last.finish_reason = delta.finish_reason;
+    // Pieces nobody fetched yet grow together, so a request that is only waited for keeps one for
+    // each answer.
+    const auto last = std::find_if(pending_.rbegin(), pending_.rend(), [&](const Delta& piece) {
+        return piece.answer == delta.answer;
+    });
+    if (last != pending_.rend() && last->finish_reason == FinishReason::kRunning) {
+        last->text += delta.text;
+        append(last->token_ids, delta.token_ids);
+        append(last->logprobs, delta.logprobs);
+        last->finish_reason = delta.finish_reason;
     } else {
         pending_.push_back(std::move(delta));
     }

@@ -39,7 +39,7 @@ public:
     bool cancelled() const { return cancelled_; }
     /// The request starts to run; the keys and values of `cached_tokens` are there already.
     void scheduled(int64_t cached_tokens);
-    void stepped(double infer_seconds);
+    void stepped(uint64_t step, double infer_seconds);
     void preempted();
     /// Adds a piece to its answer and to what next() hands out. A piece with a finish reason ends
     /// its answer, and the last answer ends the request.
@@ -59,7 +59,9 @@ private:
     std::vector<std::vector<float>> inter_token_;  ///< of each answer
     RequestMetrics metrics_;
     std::exception_ptr error_;
+    bool error_told_ = false;  ///< next() threw error_
     bool scheduled_ = false;
+    uint64_t last_step_ = 0;
     size_t running_ = 0;  ///< answers that have not ended
     int readers_ = 0;     ///< threads inside next(): only they are woken for each token
     std::atomic<bool> cancelled_{false};

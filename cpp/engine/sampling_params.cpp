@@ -64,11 +64,13 @@ void check_distribution(const SamplingParams& p) {
     require(p.n >= 1 && p.n <= kMaxAnswers, "n", p.n, "1 to 128");
 
     if (!p.greedy()) return;
-    const char* sampling_only = "its default, since temperature is 0 and the choice greedy";
+    const char* sampling_only =
+        "its default, since temperature is 0 and the choice greedy; set temperature above 0";
     require(p.top_k == 0, "top_k", p.top_k, sampling_only);
     require(p.top_p == 1.0, "top_p", p.top_p, sampling_only);
     require(p.min_p == 0.0, "min_p", p.min_p, sampling_only);
-    require(p.n == 1, "n", p.n, "1, since temperature is 0 and all answers would be the same");
+    require(p.n == 1, "n", p.n,
+            "1, since temperature is 0 and all answers would be the same; set temperature above 0");
 }
 
 void check_penalties(const SamplingParams& p) {

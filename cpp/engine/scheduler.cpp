@@ -124,8 +124,11 @@ int64_t Scheduler::running_answers() const {
 // How many of the next `tokens` tokens have room without taking blocks from anyone.
 int64_t Scheduler::placeable(const Sequence& sequence, int64_t tokens) const {
     const auto held = static_cast<int64_t>(sequence.blocks.size());
-    int64_t free = free_blocks(blocks_for(sequence.computed + tokens) - held + 1);
-    if (shares_next_block(sequence) && --free < 0) return 0;
+    const bool copies = shares_next_block(sequence);
+    const int64_t wanted = blocks_for(sequence.computed + tokens) - held + (copies ? 1 : 0);
+    if (wanted <= 0) return tokens;  // as most steps: counting what can be evicted takes a while
+    int64_t free = free_blocks(wanted);
+    if (copies && --free < 0) return 0;
     const int64_t room = (held + free) * limits_.block_tokens;
     return std::min(tokens, room - sequence.computed);
 }

@@ -290,7 +290,7 @@ class SamplingParams:
     @property
     def seed(self) -> int | None:
         """
-        Same seed, same text. None: drawn from the system.
+        Same seed, same random numbers. None: drawn from the system.
         """
     @seed.setter
     def seed(self, arg0: typing.SupportsInt | typing.SupportsIndex | None) -> None: ...
@@ -558,7 +558,7 @@ class EngineOptions:
     @property
     def properties(self) -> dict[str, str]:
         """
-        Further OpenVINO properties, name to value; unknown ones are refused.
+        Further OpenVINO properties, name to value; unknown ones are refused. Reading gives a copy: assign to change it.
         """
     @properties.setter
     def properties(self, arg0: collections.abc.Mapping[str, str]) -> None: ...

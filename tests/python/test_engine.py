@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import ovfast
+from ovfast import _core
 from ovfast.reference import ReferenceLLM
 
 EXACT = {
@@ -420,3 +421,50 @@ def test_requests_cancelled_while_the_engine_looks_for_cancelled_ones(llm):
         for stream in streams:
             assert stream._request.wait(timeout=60), "a cancelled request never ended"
             assert stream.result.finish_reason in ("cancelled", "length")
+
+
+def test_a_step_counts_once_for_n_answers(llm):
+    out = llm.generate([5, 6], n=8, temperature=1.0, seed=1, max_new_tokens=20, ignore_eos=True)
+    assert out.metrics.steps == 20
+    assert out.metrics.infer_seconds < out.metrics.total_seconds
+
+
+def test_close_ends_everything_though_info_is_held(model_dir):
+    llm = ovfast.LLM(model_dir, kv_cache_gb=0.05)
+    info = llm.info
+    stream = llm.stream([5], ignore_eos=True)
+    llm.close()
+    assert stream.result.finish_reason == "cancelled"
+    assert info.kv_blocks > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"num_threads": 10_000}, ValueError, "may use"),
+        ({"kv_cache_gb": 1e30}, ValueError, "kv_cache_gb"),
+        ({"kv_cache_gb": 100_000}, ovfast.CapacityError, "memory"),
+        ({"properties": {"KV_CACHE_PRECISION": "zz"}}, ValueError, "KV_CACHE_PRECISION"),
+    ],
+)
+def test_options_that_the_machine_cannot_honour(model_dir, options, error, words):
+    with pytest.raises(error, match=words):
+        ovfast.LLM(model_dir, **options)
+
+
+def test_stop_token_outside_the_vocabulary(llm):
+    with pytest.raises(ValueError, match="stop_token_ids has 99999999"):
+        llm.generate([5], stop_token_ids=[99999999])
+
+
+def test_a_path_that_is_no_text_is_named(llm):
+    with pytest.raises(ovfast.ModelError, match=r"no-such-\\xff"):
+        _core.Engine(b"/no-such-\xff", llm.tokenizer, _core.EngineOptions())
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 1e12])
+def test_waiting_without_end(llm, timeout):
+    request = llm.stream([5], max_new_tokens=30, ignore_eos=True)._request
+    assert request.wait(timeout=timeout)
+    with pytest.raises(ValueError, match="nan"):
+        request.wait(timeout=math.nan)

@@ -40,7 +40,9 @@ struct OVFAST_API SamplingParams {
     /// Subtracted from logits for each time the token was generated, in [-2, 2].
     double frequency_penalty = 0.0;
 
-    /// Same seed, same text, whatever else runs at the time. Unset: drawn from the system.
+    /// Same seed, same random numbers, whatever else runs at the time. The logits that they meet
+    /// may round differently in a larger batch, unless the model runs in f32. Unset: drawn from the
+    /// system.
     std::optional<uint64_t> seed;
 
     /// Generation ends where one of these appears in the text.

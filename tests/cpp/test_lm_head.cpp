@@ -1,0 +1,141 @@
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <openvino/openvino.hpp>
+#include <openvino/opsets/opset13.hpp>
+
+#include "engine/lm_head.hpp"
+#include "ovfast/error.hpp"
+
+namespace {
+
+namespace op = ov::opset13;
+
+constexpr int64_t kHidden = 8;
+constexpr int64_t kVocabulary = 20;
+
+std::shared_ptr<ov::Node> constant(const ov::Shape& shape, float step) {
+    std::vector<float> values(ov::shape_size(shape));
+    for (size_t i = 0; i < values.size(); ++i) {
+        values[i] = step * static_cast<float>(static_cast<int>(i * 7 % 23) - 11);
+    }
+    return op::Constant::create(ov::element::f32, shape, values);
+}
+
+using Build = std::function<ov::Output<ov::Node>(const ov::Output<ov::Node>& hidden)>;
+
+struct Case {
+    const char* name;
+    bool splits;
+    Build build;  // from [1, tokens, hidden] to logits
+};
+
+ov::Output<ov::Node> matmul(const ov::Output<ov::Node>& hidden, const ov::Shape& weights) {
+    return std::make_shared<op::MatMul>(hidden, constant(weights, 0.03F), false, true);
+}
+
+const std::vector<Case> kCases = {
+    {"plain", true, [](const auto& h) { return matmul(h, {20, 8}); }},
+    {"bias", true,
+     [](const auto& h) {
+         return std::make_shared<op::Add>(matmul(h, {20, 8}), constant({20}, 0.1F));
+     }},
+    {"bias_of_three_dimensions", true,
+     [](const auto& h) {
+         return std::make_shared<op::Add>(matmul(h, {20, 8}), constant({1, 1, 20}, 0.1F));
+     }},
+    {"softcap", true,
+     [](const auto& h) {
+         const auto small =
+             std::make_shared<op::Divide>(matmul(h, {20, 8}), constant({1, 1, 1}, -3.0F));
+         return std::make_shared<op::Multiply>(std::make_shared<op::Tanh>(small),
+                                               constant({}, -3.0F));
+     }},
+    {"weights_of_three_dimensions", true, [](const auto& h) { return matmul(h, {1, 20, 8}); }},
+    {"reshaped", true,
+     [](const auto& h) {
+         return std::make_shared<op::Unsqueeze>(matmul(h, {20, 8}),
+                                                op::Constant::create(ov::element::i64, {1}, {0}));
+     }},
+    {"unknown_operation", false,
+     [](const auto& h) { return std::make_shared<op::Sigmoid>(matmul(h, {20, 8})); }},
+};
+
+class SplitLmHead : public testing::TestWithParam<Case> {
+protected:
+    static std::shared_ptr<ov::Model> model() {
+        const auto hidden =
+            std::make_shared<op::Parameter>(ov::element::f32, ov::PartialShape{1, -1, kHidden});
+        hidden->get_output_tensor(0).set_names({"hidden"});
+        const auto layer = std::make_shared<op::Relu>(hidden);
+        return std::make_shared<ov::Model>(ov::OutputVector{GetParam().build(layer)},
+                                           ov::ParameterVector{hidden});
+    }
+
+    static std::vector<float> infer(const std::shared_ptr<ov::Model>& model,
+                                    const std::map<std::string, ov::Tensor>& inputs) {
+        ov::Core core;
+        auto compiled =
+            core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32),
+                               ov::inference_num_threads(1));
+        auto request = compiled.create_infer_request();
+        if (inputs.size() == 1) {
+            request.set_input_tensor(inputs.begin()->second);
+        } else {
+            for (const auto& [name, tensor] : inputs) request.set_tensor(name, tensor);
+        }
+        request.infer();
+        const ov::Tensor output = request.get_output_tensor(0);
+        return {output.data<float>(), output.data<float>() + output.get_size()};
+    }
+};
+
+TEST_P(SplitLmHead, GivesTheLogitsOfTheChosenTokens) {
+    constexpr size_t kTokens = 5;
+    ov::Tensor hidden(ov::element::f32, {1, kTokens, kHidden});
+    for (size_t i = 0; i < hidden.get_size(); ++i) {
+        hidden.data<float>()[i] = static_cast<float>(i % 13) / 3.0F - 1.5F;
+    }
+    const std::vector<float> all = infer(model(), {{"hidden", hidden}});
+    ASSERT_EQ(all.size(), kTokens * kVocabulary);
+
+    const auto body = model();
+    const auto lm_head = ovfast::split_lm_head(body);
+    EXPECT_EQ(lm_head != nullptr, GetParam().splits);
+    std::vector<int64_t> rows = {4, 1};
+    std::vector<float> chosen = infer(
+        body, {{"hidden", hidden},
+               {ovfast::kLogitRows, ov::Tensor(ov::element::i64, {rows.size()}, rows.data())}});
+    if (lm_head) {
+        ASSERT_EQ(chosen.size(), rows.size() * kHidden);
+        EXPECT_EQ(lm_head->output(0).get_partial_shape(), (ov::PartialShape{-1, kVocabulary}));
+        chosen = infer(
+            lm_head, {{"", ov::Tensor(ov::element::f32, {rows.size(), static_cast<size_t>(kHidden)},
+                                      chosen.data())}});
+    }
+    ASSERT_EQ(chosen.size(), rows.size() * kVocabulary);
+    for (size_t r = 0; r < rows.size(); ++r) {
+        for (size_t v = 0; v < kVocabulary; ++v) {
+            EXPECT_NEAR(chosen[r * kVocabulary + v],
+                        all[static_cast<size_t>(rows[r]) * kVocabulary + v], 1e-5)
+                << "row " << r << ", token " << v;
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, SplitLmHead, testing::ValuesIn(kCases),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(SplitLmHeadErrors, RefusesWhatHasNoLogits) {
+    const auto input =
+        std::make_shared<op::Parameter>(ov::element::f32, ov::PartialShape::dynamic());
+    const auto dynamic = std::make_shared<ov::Model>(
+        ov::OutputVector{std::make_shared<op::Relu>(input)}, ov::ParameterVector{input});
+    EXPECT_THROW(ovfast::split_lm_head(dynamic), ovfast::ModelError);
+    const auto two = std::make_shared<ov::Model>(
+        ov::OutputVector{std::make_shared<op::Relu>(input), std::make_shared<op::Abs>(input)},
+        ov::ParameterVector{input});
+    EXPECT_THROW(ovfast::split_lm_head(two), ovfast::ModelError);
+}
+
+}  // namespace
