@@ -86,8 +86,9 @@ Encoder::Encoder(ov::Core& core, const std::string& xml) {
     const auto cut = std::make_shared<ov::Model>(tokenization->outputs(), inputs);
     // One text at a time is little work: without this, a pool of threads as big as the engine's
     // would be made and pinned for it.
-    model_ = core.compile_model(cut, "CPU", ov::inference_num_threads(1), ov::num_streams(1),
-                                ov::hint::enable_cpu_pinning(false));
+    request_ = core.compile_model(cut, "CPU", ov::inference_num_threads(1), ov::num_streams(1),
+                                  ov::hint::enable_cpu_pinning(false))
+                   .create_infer_request();
     // The first inference builds the tables of merges, which takes as long as all the rest.
     std::vector<int64_t> token_ids;
     append_tokens("a", token_ids);
@@ -104,13 +105,15 @@ std::vector<int64_t> Encoder::encode(const std::string& text, bool add_special_t
 void Encoder::append_tokens(const std::string& text, std::vector<int64_t>& token_ids) const {
     ov::Tensor input(ov::element::string, ov::Shape{1});
     input.data<std::string>()[0] = text;
-    ov::InferRequest request = take();
-    request.set_input_tensor(input);
-    request.infer();
+    // One stream runs one inference at a time anyway; requests of several threads at once would
+    // only queue inside the plugin.
+    const std::lock_guard<std::mutex> lock(mutex_);
+    request_.set_input_tensor(input);
+    request_.infer();
 
-    const ov::Tensor begins = request.get_output_tensor(0);
-    const ov::Tensor ends = request.get_output_tensor(1);
-    const ov::Tensor values = request.get_output_tensor(2);
+    const ov::Tensor begins = request_.get_output_tensor(0);
+    const ov::Tensor ends = request_.get_output_tensor(1);
+    const ov::Tensor values = request_.get_output_tensor(2);
     if (begins.get_size() != 1 || ends.get_size() != 1)
         throw ModelError("tokenizer: expected one row of tokens, got " +
                          std::to_string(begins.get_size()));
@@ -120,24 +123,6 @@ void Encoder::append_tokens(const std::string& text, std::vector<int64_t>& token
         throw ModelError("tokenizer: the tokens lie outside their tensor");
     const auto* ids = values.data<int32_t>();
     token_ids.insert(token_ids.end(), ids + begin, ids + end);
-    give_back(std::move(request));
-}
-
-ov::InferRequest Encoder::take() const {
-    {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        if (!idle_.empty()) {
-            ov::InferRequest request = std::move(idle_.back());
-            idle_.pop_back();
-            return request;
-        }
-    }
-    return model_.create_infer_request();
-}
-
-void Encoder::give_back(ov::InferRequest request) const {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    idle_.push_back(std::move(request));
 }
 
 }  // namespace ovfast

@@ -26,14 +26,11 @@ public:
 
 private:
     void append_tokens(const std::string& text, std::vector<int64_t>& token_ids) const;
-    ov::InferRequest take() const;
-    void give_back(ov::InferRequest request) const;
 
-    mutable ov::CompiledModel model_;
     std::vector<int64_t> prefix_;  // special tokens before the text ...
     std::vector<int64_t> suffix_;  // ... and after it
     mutable std::mutex mutex_;
-    mutable std::vector<ov::InferRequest> idle_;  // guarded by mutex_
+    mutable ov::InferRequest request_;  // guarded by mutex_
 };
 
 }  // namespace ovfast

@@ -14,7 +14,7 @@ namespace ovfast {
 class IncrementalDetokenizer;
 
 /// Text <-> token ids through openvino_tokenizer.xml and openvino_detokenizer.xml of a model
-/// directory. Thread-safe: each call takes an infer request from a pool.
+/// directory. Thread-safe.
 class OVFAST_API Tokenizer {
 public:
     /// `extension` is the path of the openvino_tokenizers library. Throws ModelError when the
