@@ -66,7 +66,8 @@ SamplingParams params_from(const py::kwargs& options, const OptionTypes& types) 
                                  "'; expected one of: " + known);
         }
         const auto problem = [&, &expected = type->second] {
-            return name + " is " + py::cast<std::string>(py::repr(value)) + "; expected " + expected;
+            return name + " is " + py::cast<std::string>(py::repr(value)) + "; expected " +
+                   expected;
         };
         if (py::isinstance<py::bool_>(value) && type->second != "bool") {
             throw py::type_error(problem());

@@ -29,6 +29,7 @@ def cached_export(gguf_path: str | Path, *, progress: bool = True) -> Path:
     Raises ModelError when the file cannot be converted, and Error, naming OVFAST_CACHE, when the
     cache cannot be written to.
     """
+    from ovfast import _core
     from ovfast.export.gguf import export_gguf
     from ovfast.export.manifest import sha256
     from ovfast.model_dir import ModelDir
@@ -47,9 +48,11 @@ def cached_export(gguf_path: str | Path, *, progress: bool = True) -> Path:
         except ModelError:
             pass  # incomplete or gone: the export below repairs it
 
+    _core.read_gguf_header(source)  # says at once what is wrong, before gigabytes are hashed
     _require_writable()
     digest = sha256(source)
-    directory = cache_dir() / "models" / f"{source.stem}-{digest[:16]}"
+    name = source.stem if source.suffix.lower() == ".gguf" else source.name
+    directory = cache_dir() / "models" / f"{name}-{digest[:16]}"
     try:
         export_gguf(source, directory, progress=progress, digest=digest)
     except ValueError:

@@ -9,6 +9,7 @@ of `apply_chat_template` in Hugging Face transformers; the tests compare the two
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -169,6 +170,16 @@ def _checked_message(message: Any, index: int) -> dict[str, Any]:
     return plain
 
 
+def _with_joined_text(message: dict[str, Any]) -> dict[str, Any]:
+    parts = message.get("content")
+    if not isinstance(parts, list):
+        return message
+    texts = [part.get("text") for part in parts if part["type"] == "text"]
+    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+        return message
+    return {**message, "content": "".join(texts)}
+
+
 class ChatTemplate:
     """A model's chat template, compiled once. Thread-safe.
 
@@ -193,6 +204,26 @@ class ChatTemplate:
             self._template = _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"chat template, line {error.lineno}: {error.message}") from error
+
+    @functools.cached_property
+    def _takes_parts(self) -> bool:
+        """Whether the template reads a list of parts, found by trying: many only know a str."""
+        probe = "ovfast-probe"
+        content = [{"type": "text", "text": probe}]
+        try:
+            text = self._template.render(
+                {
+                    "documents": None,
+                    **self._special_tokens,
+                    "messages": [{"role": "user", "content": content}],
+                    "tools": None,
+                    "add_generation_prompt": True,
+                }
+            )
+        except Exception:  # noqa: BLE001 (foreign code: it may raise anything)
+            return False
+        # A template that knows only a str may print the list as Python or JSON writes it.
+        return probe in text and f"'{probe}'" not in text and f'"{probe}"' not in text
 
     @property
     def source(self) -> str:
@@ -219,8 +250,8 @@ class ChatTemplate:
         """The prompt for `messages`.
 
         Each message is a mapping with "role" (str) and "content" (str, or a list of parts that
-        have a "type"; it may be missing beside "tool_calls"). `add_generation_prompt` ends the
-        text where the assistant's turn begins. `tools` are JSON schemas of functions. `extra` are
+        have a "type"; it may be missing beside "tool_calls"). Where the template knows no parts,
+        those that are all text are joined. `add_generation_prompt` ends the text where the assistant's turn begins. `tools` are JSON schemas of functions. `extra` are
         further variables of the template (enable_thinking, documents, ...) and win over special
         tokens of the same name.
 
@@ -234,6 +265,8 @@ class ChatTemplate:
         if not messages:
             raise ValueError("messages: expected at least one, got none")
         chat = [_checked_message(message, i) for i, message in enumerate(messages)]
+        if any(isinstance(message.get("content"), list) for message in chat):
+            chat = chat if self._takes_parts else [_with_joined_text(message) for message in chat]
         schemas = None
         if tools is not None:
             for i, tool in enumerate(tools):

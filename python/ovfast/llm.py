@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -12,20 +13,21 @@ from typing import Any, overload
 from ovfast import _core
 from ovfast._openvino import tokenizers_extension
 from ovfast.chat_template import ChatTemplate
+from ovfast.engine_options import engine_options, integer
 from ovfast.generation_config import sampling_params
 from ovfast.model_dir import ModelDir
 from ovfast.results import Generation
 
 __all__ = ["LLM", "TextStream"]
 
-Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
 
 
 class TextStream:
     """Pieces of an answer as they come; iterate over it.
 
-    Leaving the loop early does not end the generation, dropping the stream or cancel() does.
+    Leaving the loop early does not end the generation; dropping the stream, cancel() and the end
+    of a ``with`` block do.
     """
 
     def __init__(self, request: _core.Request) -> None:
@@ -53,6 +55,19 @@ class TextStream:
         except (asyncio.CancelledError, GeneratorExit):
             self.cancel()
             raise
+
+    def __enter__(self) -> TextStream:
+        """Cancel the generation when the block ends."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel what has not ended."""
+        self.cancel()
 
     def cancel(self) -> None:
         """End the generation at the next step; what came so far stays in ``result``."""
@@ -88,6 +103,7 @@ class LLM:
     Raises:
         ModelError: The source is no usable model; the message says why and what helps.
         CapacityError: The KV cache does not fit.
+        TypeError: An option is of another type.
         ValueError: An option is out of range.
 
     Several threads may generate at once; their requests are computed together.
@@ -107,20 +123,16 @@ class LLM:
         properties: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
-        options = _core.EngineOptions(device=device, prefix_caching=prefix_caching)
-        for name, value in (
-            ("kv_cache_gb", kv_cache_gb),
-            ("max_context", max_context),
-            ("num_threads", num_threads),
-            ("max_batch_tokens", max_batch_tokens),
-            ("max_sequences", max_sequences),
-        ):
-            if value is not None:
-                if value <= 0:
-                    raise ValueError(f"{name} is {value}, expected a positive number or None")
-                setattr(options, name, value)
-        options.properties = {k: _property_text(v) for k, v in (properties or {}).items()}
-        options.validate()
+        options = engine_options(
+            device=device,
+            kv_cache_gb=kv_cache_gb,
+            max_context=max_context,
+            num_threads=num_threads,
+            max_batch_tokens=max_batch_tokens,
+            max_sequences=max_sequences,
+            prefix_caching=prefix_caching,
+            properties=properties,
+        )
 
         model_dir = ModelDir.check(_resolve(source, progress))
         self.model_dir: Path = model_dir.path
@@ -153,11 +165,23 @@ class LLM:
             self._chat_template = self._model.load_chat_template()
         return self._chat_template
 
+    def __repr__(self) -> str:
+        """Directory, device and limits."""
+        if self._engine is None:
+            return f"LLM({str(self.model_dir)!r}, closed)"
+        info = self._engine.info
+        return (
+            f"LLM({str(self.model_dir)!r}, device={info.device!r}, num_threads={info.threads}, "
+            f"max_context={info.max_context})"
+        )
+
     @overload
-    def generate(self, prompt: Prompt, **options: Any) -> Generation: ...
+    def generate(self, prompt: str | Sequence[int], **options: Any) -> Generation: ...
     @overload
     def generate(self, prompt: list[str], **options: Any) -> list[Generation]: ...
-    def generate(self, prompt: Any, **options: Any) -> Any:
+    def generate(
+        self, prompt: str | Sequence[int] | list[str], **options: Any
+    ) -> Generation | list[Generation]:
         """Continue a text.
 
         Args:
@@ -170,20 +194,25 @@ class LLM:
             A Generation, or a list of them for a list of texts.
 
         Raises:
-            TypeError: An unknown option.
+            TypeError: A prompt or an option of another type, an unknown option.
             ValueError: An option out of range, contradicting options, an empty prompt.
+            ModelError: The model's generation_config.json cannot be used.
             CapacityError: The prompt is longer than the context or the KV cache.
         """
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], str):
-            requests = [self._submit(self._encode(text), options) for text in prompt]
+            for i, text in enumerate(prompt):
+                if not isinstance(text, str):
+                    raise TypeError(f"prompt[{i}]: expected str, got {type(text).__name__}")
+            encoded = [self._encode(text) for text in prompt]
+            requests = [self._submit(ids, options) for ids in encoded]
             return [_wait(request) for request in requests]
-        return _wait(self._submit(self._encode(prompt), options))
+        return _wait(self._submit(self._encode(prompt, "str, token ids or a list of str"), options))
 
-    def stream(self, prompt: Prompt, **options: Any) -> TextStream:
+    def stream(self, prompt: str | Sequence[int], **options: Any) -> TextStream:
         """Continue a text piece by piece; arguments and errors as in `generate`, ``n`` is 1."""
         return self._stream(self._encode(prompt), options)
 
-    async def astream(self, prompt: Prompt, **options: Any) -> AsyncIterator[str]:
+    async def astream(self, prompt: str | Sequence[int], **options: Any) -> AsyncIterator[str]:
         """Continue a text piece by piece without blocking the event loop."""
         async for piece in self.stream(prompt, **options):
             yield piece
@@ -193,6 +222,7 @@ class LLM:
 
         Args:
             messages: ``{"role": "system" | "user" | "assistant", "content": str}``, oldest first.
+                The content may also be a list of ``{"type": "text", "text": str}``.
             **options: As in `generate`.
 
         Raises:
@@ -227,12 +257,24 @@ class LLM:
             raise _core.Error("this LLM was closed")
         return self._engine
 
-    def _encode(self, prompt: Prompt) -> list[int]:
+    def _encode(self, prompt: Any, expected: str = "str or token ids") -> list[int]:
         if isinstance(prompt, str):
             if not prompt:
                 raise ValueError("the prompt is empty: expected text or token ids")
             return self.tokenizer.encode(prompt)
-        return [int(token_id) for token_id in prompt]
+        not_ids = (bytes, bytearray, memoryview, Mapping, AbstractSet)
+        if isinstance(prompt, not_ids) or not isinstance(prompt, Iterable):
+            raise TypeError(f"prompt: expected {expected}, got {type(prompt).__name__}")
+        items = list(prompt)
+        if items and all(isinstance(item, str) for item in items):
+            raise TypeError(f"prompt: expected {expected}, got {type(prompt).__name__} of str")
+        ids = [integer(f"prompt[{i}]", item, "a token id (int)") for i, item in enumerate(items)]
+        for i, token_id in enumerate(ids):
+            if not -(2**63) <= token_id < 2**63:  # what fits, the engine judges
+                raise ValueError(
+                    f"prompt token {i} is {token_id}, expected an id of the vocabulary"
+                )
+        return ids
 
     def _encode_chat(self, messages: Sequence[Message]) -> list[int]:
         text = self.chat_template.render(messages)
@@ -240,7 +282,15 @@ class LLM:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _submit(self, prompt_ids: list[int], options: Mapping[str, Any]) -> _core.Request:
-        params = sampling_params(self._generation_config, options)
+        params = sampling_params(
+            self._generation_config, options, self.model_dir / "generation_config.json"
+        )
+        limit = params.max_length
+        if limit is not None and options.get("max_length") is None and len(prompt_ids) >= limit:
+            raise ValueError(
+                f"max_length is {limit} (from generation_config.json; give max_new_tokens), but "
+                f"the prompt alone has {len(prompt_ids)} tokens"
+            )
         return self._running_engine().submit(prompt_ids, params)
 
     def _stream(self, prompt_ids: list[int], options: Mapping[str, Any]) -> TextStream:
@@ -260,14 +310,8 @@ def _wait(request: _core.Request) -> Generation:
 
 def _resolve(source: str | Path, progress: bool) -> Path:
     path = Path(source).expanduser()
-    if path.suffix.lower() == ".gguf":
+    if path.is_file() or (path.suffix.lower() == ".gguf" and not path.is_dir()):
         from ovfast.cache import cached_export
 
         return cached_export(path, progress=progress)
     return path
-
-
-def _property_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "YES" if value else "NO"
-    return str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ __all__ = ["ModelDir", "check_ir"]
 
 _MODEL = "openvino_model"
 _TOKENIZERS = ("openvino_tokenizer", "openvino_detokenizer")
+# What an export in progress leaves in its directory.
+_UNFINISHED = (".ovfast-partial", ".ovfast-complete", ".ovfast-moving")
+_SHOWN_FILES = 5
 
 # The IR's XML is megabytes of one known writer: searching its bytes takes milliseconds where a
 # parser takes a good part of a second.
@@ -142,6 +146,7 @@ def _check_model(path: Path) -> None:
                 "kind. ovfast runs text generation models, as written by `ovfast export` or "
                 "`optimum-cli export openvino --task text-generation-with-past`."
             )
+        raise ModelError(f"'{path}' is no model directory: no {xml.name}. {_advice(path)}".rstrip())
     text = check_ir(xml, "Export the model again: ovfast export SOURCE -o DIR")
     inputs = [name for layer in _PARAMETER.findall(text) for name in _port_names(layer)]
     outputs = _port_names(text)
@@ -160,10 +165,32 @@ def _check_model(path: Path) -> None:
         )
 
 
+def _advice(path: Path) -> str:
+    """What to do about a directory without a model: it may hold one in another form."""
+    if any((path / name).exists() for name in _UNFINISHED):
+        return "An export to it is running or was cut off; if none is running, export it again."
+    ggufs = sorted(path.glob("*.gguf"))
+    if ggufs:
+        shown = ", ".join(f"'{file}'" for file in ggufs[:_SHOWN_FILES])
+        rest = len(ggufs) - _SHOWN_FILES
+        more = f" and {rest} more" if rest > 0 else ""
+        one = "the file itself" if len(ggufs) == 1 else "one of the files themselves"
+        return f"Give {one}: {shown}{more}"
+    if any(any(path.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin")):
+        name = shlex.quote(str(path))
+        output = shlex.quote(f"{path.resolve().name}-openvino")
+        return (
+            "It holds a PyTorch model; convert it with: optimum-cli export openvino "
+            f"--model {name} --task text-generation-with-past {output} "
+            "(package optimum-intel[openvino])"
+        )
+    return ""
+
+
 def _check_tokenizer(path: Path, name: str) -> None:
     fix = (
-        "Write both with: convert_tokenizer MODEL --with-detokenizer -o "
-        f"'{path}' (package openvino-tokenizers), where MODEL holds tokenizer.json"
+        "Write tokenizer and detokenizer with: convert_tokenizer MODEL --with-detokenizer -o "
+        f"{shlex.quote(str(path))} (package openvino-tokenizers), where MODEL holds tokenizer.json"
     )
     text = check_ir(path / f"{name}.xml", fix)
     if b'type="Parameter"' not in text:

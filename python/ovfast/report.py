@@ -5,6 +5,8 @@ Pure functions of what the engine measured; nothing is measured here. The keys o
 
 =============================== ================================================================
 finish_reason                   "stop", "length" or "cancelled"
+finish_detail                   what was full when an answer was cut: "the context is full" or "the
+                                KV cache is full"; None for every other end
 prompt_tokens                   tokens of the prompt
 cached_tokens                   of these, not computed again: the prompt began like an earlier one
 generated_tokens                tokens generated, all answers together
@@ -37,16 +39,26 @@ A figure that does not exist (tpot of one token, ttft of none) is None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ovfast._core import EngineInfo, PositionLogprobs, ProcessMemory
+    from ovfast._core import EngineInfo, PositionLogprobs, ProcessMemory, TokenLogprob
     from ovfast.results import Answer, Generation
 
-__all__ = ["format_report", "generation_dict", "report_dict"]
+__all__ = ["format_report", "full_memory", "generation_dict", "report_dict"]
 
 _MIB = 1024 * 1024
+
+
+def full_memory(generation: Generation, info: EngineInfo) -> str | None:
+    """Return what cut the first answer short: "context", "KV cache", or None for neither."""
+    length = generation.metrics.prompt_tokens + len(generation.token_ids)
+    if generation.finish_reason != "length" or length < info.max_context:
+        return None
+    # The engine's context is what the cache holds where that is less than the model's own.
+    by_cache = info.max_context == info.kv_blocks * info.kv_block_tokens
+    return "KV cache" if by_cache else "context"
 
 
 def report_dict(
@@ -61,8 +73,10 @@ def report_dict(
     generated = int(metrics.generated_tokens)
     ttft = metrics.ttft_seconds if generated else None
     tpot_mean = _milliseconds(metrics.tpot_mean)
+    full = full_memory(generation, info)
     return {
         "finish_reason": generation.finish_reason,
+        "finish_detail": None if full is None else f"the {full} is full",
         "prompt_tokens": int(metrics.prompt_tokens),
         "cached_tokens": int(metrics.cached_tokens),
         "generated_tokens": generated,
@@ -101,13 +115,14 @@ def format_report(report: Mapping[str, Any]) -> str:
     tpot = ", ".join(
         f"{name} {_text(report[f'tpot_{name}_ms'], 'ms')}" for name in ("mean", "p50", "p99")
     )
+    detail = f" ({report['finish_detail']})" if report["finish_detail"] else ""
     parts = f"read {report['read_seconds']:.2f} s, compile {report['compile_seconds']:.2f} s"
     peak = f"peak RSS {report['peak_rss_bytes'] / _MIB:.0f} MiB"
     shared = f"shared (file-backed) {report['shared_bytes'] / _MIB:.0f} MiB"
     rows = {
         "Input tokens": f"{report['prompt_tokens']}{cached}",
         "Generated tokens": f"{generated} on {report['device']} ({threads})",
-        "Finish reason": report["finish_reason"],
+        "Finish reason": f"{report['finish_reason']}{detail}",
         "TTFT": _text(report["ttft_ms"], "ms"),
         "TPOT": tpot,
         "Throughput": _text(report["tokens_per_second"], "tokens/s"),
@@ -120,42 +135,46 @@ def format_report(report: Mapping[str, Any]) -> str:
     return "\n".join(f"{name + ':':<{width}} {value}" for name, value in rows.items())
 
 
-def generation_dict(generation: Generation, report: Mapping[str, Any]) -> dict[str, Any]:
+def generation_dict(
+    generation: Generation, report: Mapping[str, Any], token_text: Callable[[int], str]
+) -> dict[str, Any]:
     """What `ovfast run --json` prints.
 
     `text`, `token_ids`, `finish_reason`, `stop_string` (null when none ended the answer) and
     `logprobs` (null when none were asked for; natural logarithms) are those of the first answer.
     When there are several, `answers` lists all of them with the same keys. `metrics` is `report`.
+    `token_text` gives the text of a token id, for `logprobs`.
     """
-    whole = _answer(generation.answers[0])
+    whole = _answer(generation.answers[0], token_text)
     if len(generation.answers) > 1:
-        whole["answers"] = [_answer(answer) for answer in generation.answers]
+        whole["answers"] = [_answer(answer, token_text) for answer in generation.answers]
     whole["metrics"] = dict(report)
     return whole
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: Answer, token_text: Callable[[int], str]) -> dict[str, Any]:
     return {
         "text": answer.text,
         "token_ids": [int(token) for token in answer.token_ids],
         "finish_reason": answer.finish_reason,
         "stop_string": answer.stop_string,
-        "logprobs": _logprobs(answer.logprobs),
+        "logprobs": _logprobs(answer.logprobs, token_text),
     }
 
 
-def _logprobs(positions: list[PositionLogprobs] | None) -> list[dict[str, Any]] | None:
+def _logprobs(
+    positions: list[PositionLogprobs] | None, token_text: Callable[[int], str]
+) -> list[dict[str, Any]] | None:
     if not positions:
         return None
+
+    def entry(token: TokenLogprob) -> dict[str, Any]:
+        token_id = int(token.token_id)
+        logprob = _finite(token.logprob)
+        return {"token_id": token_id, "token": token_text(token_id), "logprob": logprob}
+
     return [
-        {
-            "token_id": int(position.chosen.token_id),
-            "logprob": _finite(position.chosen.logprob),
-            "top": [
-                {"token_id": int(entry.token_id), "logprob": _finite(entry.logprob)}
-                for entry in position.top
-            ],
-        }
+        {**entry(position.chosen), "top": [entry(token) for token in position.top]}
         for position in positions
     ]
 

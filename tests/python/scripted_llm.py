@@ -76,6 +76,8 @@ class ScriptedLLM:
             device="CPU",
             threads=2,
             max_context=CONTEXT,
+            kv_blocks=4 if self.model_dir.name == "small-cache" else 40,
+            kv_block_tokens=CONTEXT // 4,
             kv_cache_bytes=1 << 20,
             read_seconds=0.25,
             compile_seconds=0.5,

@@ -174,3 +174,11 @@ def test_python_dash_m() -> None:
     )
     assert result.returncode == 0
     assert result.stdout.startswith("ovfast ")
+
+
+def test_without_arguments_there_is_only_the_help(run: Run) -> None:
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: ovfast ")
+    assert "error" not in err.splitlines()[-1]
+    assert "ovfast: error" not in err

@@ -307,6 +307,8 @@ def test_run_on_a_model(ovfast_command: Ovfast, tiny_model_dirs: dict[str, Path]
     assert [len(position["top"]) for position in answer["logprobs"]] == [2] * 8
     for position, token in zip(answer["logprobs"], answer["token_ids"], strict=True):
         assert position["token_id"] == token
+        same = [top["token"] for top in position["top"] if top["token_id"] == token]
+        assert same == [position["token"]]
         assert position["top"][0]["logprob"] >= position["logprob"]
     metrics = answer["metrics"]
     assert metrics["prompt_tokens"] > 0
@@ -327,22 +329,50 @@ def test_run_several_on_a_model(ovfast_command: Ovfast, tiny_model_dirs: dict[st
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--temperature", "-1"], "temperature"),
-        (["--temperature", "nan"], "temperature"),
-        (["--top-p", "0", "--temperature", "1"], "top_p"),
-        (["--max-new-tokens", "4", "--max-length", "9"], "max_length"),
-        (["--kv-cache-gb", "-1"], "kv_cache_gb"),
-        (["--logprobs", "21"], "logprobs"),
+        (["--temperature", "-1"], "--temperature is -1; expected"),
+        (["--temperature", "nan"], "--temperature is nan; expected"),
+        (["--top-p", "0", "--temperature", "1"], "--top-p is 0; expected"),
+        (["--top-p", "0.5", "--temperature", "0"], "--top-p is 0.5; expected its default"),
+        (["--max-new-tokens", "0"], "--max-new-tokens is 0; expected at least 1"),
+        (["--max-new-tokens", "4", "--max-length", "9"], "--max-new-tokens is 4 and --max-length"),
+        (["--min-new-tokens", "4", "--max-new-tokens", "3"], "at most --max-new-tokens, 3"),
+        (["--n", "0"], "--n is 0; expected 1 to 128"),
+        (["--n", "2", "--temperature", "0"], "--n is 2; expected 1"),
+        (["--seed", "-1"], "--seed is -1; expected int in [0, 2**64)"),
+        (["--stop", ""], "--stop is empty; expected text"),
+        (["--stop-token-id", "-1"], "--stop-token-id is -1; expected"),
+        (["--logprobs", "21", "--json"], "--logprobs is 21; expected 0 to 20"),
+        (["--logprobs", "2"], "--logprobs is shown by --json only"),
+        (["--kv-cache-gb", "-1"], "--kv-cache-gb is -1.0, expected a positive number"),
+        (["--kv-cache-gb", "0"], "--kv-cache-gb is 0.0, expected a positive number"),
+        (["--threads", "0"], "--threads is 0, expected a positive number"),
+        (["--max-context", "0"], "--max-context is 0, expected a positive number"),
+        (["--device", "GPU"], "--device is 'GPU', expected 'CPU'"),
+        (["--device", "num_threads"], "--device is 'num_threads', expected 'CPU'"),
     ],
 )
-def test_bad_options_are_named(
-    ovfast_command: Ovfast, tiny_model_dirs: dict[str, Path], arguments: list[str], problem: str
+def test_bad_values_are_wrong_usage_before_a_model_is_read(
+    ovfast_command: Ovfast, tmp_path: Path, arguments: list[str], problem: str
 ) -> None:
-    result = ovfast_command("run", tiny(tiny_model_dirs), "hello", "--raw", *arguments)
-    assert result.code != 0
-    assert result.out == ""
-    assert problem in result.err
-    assert "Traceback" not in result.err
+    result = ovfast_command("run", str(tmp_path / "none"), "hello", "--raw", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert f"error: {problem}" in result.err or f"expected {problem}" in result.err
+    assert "Try 'ovfast run --help'" in result.err
+
+
+def test_what_the_model_may_allow_is_not_judged_without_it(scripted: Ovfast) -> None:
+    # generation_config.json may set a temperature.
+    assert scripted("run", "model", "hi", "--top-p", "0.5").code == 0
+
+
+def test_run_says_what_was_full(scripted: Ovfast) -> None:
+    cut = "Finish reason:           length"
+    assert f"{cut} (the context is full)\n" in scripted("run", "model", "full").err
+    assert f"{cut} (the KV cache is full)\n" in scripted("run", "small-cache", "full").err
+    assert f"{cut}\n" in scripted("run", "model", "long").err
+    whole = json.loads(scripted("run", "model", "full", "--json").out)
+    assert whole["finish_reason"] == whole["metrics"]["finish_reason"] == "length"
+    assert whole["metrics"]["finish_detail"] == "the context is full"
 
 
 def test_a_missing_model_is_named(ovfast_command: Ovfast, tmp_path: Path) -> None:

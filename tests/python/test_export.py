@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf
 import numpy as np
 import openvino
 import pytest
@@ -25,6 +27,8 @@ from ovfast.export import export
 from ovfast.export import gguf as gguf_export
 from ovfast.export import tokenizer as tokenizer_export
 from ovfast.export.config import adds_bos, generation_config, model_config
+from ovfast.export.stderr import HeldStderr
+from ovfast.llm import _resolve
 from ovfast.model_dir import ModelDir
 
 FILES = {
@@ -229,14 +233,128 @@ def test_force_never_deletes_what_is_not_a_model(model: Path, tmp_path: Path) ->
     assert (tmp_path / "precious.txt").read_text() == "thesis"
 
 
+@pytest.mark.parametrize("kind", ["file", "directory"])
 def test_into_the_current_directory(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    """The directory stays the one that the shell stands in."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    export(model.parent / "dir", ".")
-    ModelDir.check(tmp_path / "here")
+    before = Path("/proc/self/cwd").stat().st_ino
+    result = export(model if kind == "file" else model.parent / "dir", ".")
+    ModelDir.check(result.model_dir)
+    assert (tmp_path / "here").stat().st_ino == before
+    assert {file.name for file in Path().iterdir()} == FILES
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_force_keeps_what_is_no_part_of_a_model(model: Path, tmp_path: Path) -> None:
+    """Such as the very file that is exported."""
+    directory = tmp_path / "dir"
+    shutil.copytree(model.parent / "dir", directory)
+    source = tiny_models.write_gguf(directory / "m.gguf", chat_template=None, seed=3)
+    export(source, directory, force=True)
+    # A template of the old model would be taken for the new one's.
+    assert {file.name for file in directory.iterdir()} == {*FILES, "m.gguf"} - {
+        "chat_template.jinja"
+    }
+
+
+def test_gguf_by_another_name(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads keep files under their hash, and links to them."""
+    (tmp_path / "blobs").mkdir()
+    shutil.copy(model, tmp_path / "blobs" / "sha256-1")
+    blob = tmp_path / "blob"
+    blob.symlink_to("blobs/sha256-1")
+    export(blob, tmp_path / "dir")
+    assert {file.name for file in (tmp_path / "dir").iterdir()} == FILES
+    monkeypatch.setenv("OVFAST_CACHE", str(tmp_path / "cache"))
+    directory = _resolve(blob, False)
+    assert directory.name.startswith("blob-")
+    ModelDir.check(directory)
+
+
+def test_faults_name_the_file_that_was_given(tmp_path: Path) -> None:
+    data = tiny_models.write_gguf(
+        tmp_path / "m.gguf", shape=tiny_models.Shape(layers=3)
+    ).read_bytes()
+    blob = tmp_path / "blob"
+    blob.write_bytes(data.replace(b"blk.1.attn_k.weight", b"blk.1.attn_k.weighs"))
+    with pytest.raises(ModelError, match=f"'{blob}' cannot be converted"):
+        export(blob, tmp_path / "dir")
+    blob.write_bytes(b"text" * 10)
+    with pytest.raises(ModelError, match=r"blob.*not a GGUF file"):
+        _resolve(blob, False)
+
+
+def write_q4_k(path: Path) -> Path:
+    """A model with weights of Q4_K, all zero: the `gguf` package cannot quantize to it."""
+    quantize = gguf.quants.quantize
+
+    def to_zeros(weights: np.ndarray, tensor_type: Type) -> np.ndarray:
+        if tensor_type != Type.Q4_K or weights.shape[1] % 256:
+            return quantize(weights, tensor_type)
+        return np.zeros((weights.shape[0], weights.shape[1] // 256 * 144), np.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf.quants, "quantize", to_zeros)
+        shape = tiny_models.Shape(hidden=256, heads=8)
+        return tiny_models.write_gguf(path, "qwen2", Type.Q4_K, shape=shape)
+
+
+def test_notices_become_notes(tmp_path: Path) -> None:
+    """The frontend prints them once in a process, so it must be a fresh one."""
+    source = write_q4_k(tmp_path / "m.gguf")
+    script = "import sys, ovfast; print(ovfast.export(*sys.argv[1:]).notes)"
+    outcome = subprocess.run(
+        [sys.executable, "-c", script, str(source), str(tmp_path / "dir")],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
+    )
+    assert outcome.stderr == ""
+    assert "Q4_K: each block's minimum was rounded" in outcome.stdout
+    notes = json.loads((tmp_path / "dir" / "ovfast.json").read_text())["notes"]
+    assert outcome.stdout.strip() == repr(notes)
+    result = export(tmp_path / "dir", tmp_path / "taken")
+    assert json.loads((result.model_dir / "ovfast.json").read_text())["notes"] == notes
+    outcome = CliRunner().invoke(export_command, [str(source), "-o", str(tmp_path / "dir")])
+    assert f"Note: {notes[0]}." in outcome.stdout
+
+
+def test_other_messages_come_through(capfd: pytest.CaptureFixture[str]) -> None:
+    with HeldStderr(b"known: ") as held:
+        os.write(2, b"known: a\nother: b\n")
+        with HeldStderr(b"other: "):  # of another thread: only one holds
+            os.write(2, b"other: c\n")
+        with held.released():
+            assert capfd.readouterr().err == "other: b\nother: c\n"
+        os.write(2, b"no end of line")
+        assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == "no end of line"
+    os.write(2, b"known: d\n")
+    assert capfd.readouterr().err == "known: d\n"
+
+
+def test_bar_says_what_is_done_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with gguf_export._bar("m.gguf", True) as bar:
+        assert "converting" in terminal.getvalue()
+        bar.show(0.0, "reading the weights")
+        assert "reading the weights" in terminal.getvalue()
+
+
+def test_hint_can_be_pasted(model: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "out dir"
+    arguments = [str(model.parent / "dir"), "-o", str(directory)]
+    outcome = CliRunner().invoke(export_command, arguments, catch_exceptions=False)
+    assert f"Try: ovfast run '{directory}' \"...\"" in outcome.stdout
 
 
 def test_link_to_a_directory_stays_a_link(model: Path, tmp_path: Path) -> None:

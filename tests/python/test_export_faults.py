@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -316,16 +317,92 @@ def test_two_exports_at_once(source: Path, tmp_path: Path) -> None:
     assert content(tmp_path) == ["dir"]
 
 
-def test_replacement_that_was_cut_off_is_undone(tmp_path: Path) -> None:
-    """Killed between the two renames: the old directory comes back."""
-    (tmp_path / ".dir.ovfast-old").mkdir()
-    (tmp_path / ".dir.ovfast-old" / "model").write_text("old")
-    with locked(tmp_path / "dir", waiting=lambda: None), Staging(tmp_path / "dir") as staging:
-        assert (tmp_path / "dir" / "model").read_text() == "old"
-        (staging.path / "model").write_text("new")
-        staging.commit()
-    assert (tmp_path / "dir" / "model").read_text() == "new"
+@pytest.mark.parametrize("moves", range(8))
+def test_replacement_that_is_cut_off_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    """Killed after any of the moves, it is never taken for a whole model and finished later."""
+    target = tmp_path / "dir"
+    names = ["config.json", "openvino_model.bin", "openvino_model.xml", "ovfast.json"]
+    target.mkdir()
+    for name in [*names, "chat_template.jinja", "precious.txt"]:
+        (target / name).write_text("old")
+    rename, done = Path.rename, []
+
+    def rename_or_die(path: Path, to: Path) -> Path:
+        if len(done) == moves:
+            raise KeyboardInterrupt
+        done.append(to.name)
+        return rename(path, to)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(Path, "rename", rename_or_die)
+        with Staging(target) as staging:
+            for name in names:
+                (staging.path / name).write_text("new")
+            staging.commit()
+    if "openvino_model.xml" in content(target):
+        texts = {(target / name).read_text() for name in names if (target / name).exists()}
+        assert texts == {"new"} if moves else {"old"}
+    assert done[2:] == names[: max(0, moves - 2)]  # the model after its parts, the manifest last
+    with locked(target, waiting=lambda: None):
+        pass
+    wanted = "new" if moves else "old"
+    assert {(target / name).read_text() for name in names} == {wanted}
+    assert (target / "precious.txt").read_text() == "old"
+    assert ("chat_template.jinja" in content(target)) is (moves == 0)
+    assert not [name for name in content(target) if name.startswith(".")]
+
+
+def test_killed_export_into_a_directory_is_repaired(large: Path, tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    process = start(large, tmp_path / "dir")
+    weights = tmp_path / "dir" / ".ovfast-partial" / "openvino_model.bin"
+    wait_for(weights.exists, process)
+    process.kill()
+    process.communicate()
+    with pytest.raises(ModelError, match=r"no openvino_model\.xml.*cut off"):
+        ModelDir.check(tmp_path / "dir")
+    export(large, tmp_path / "dir")
+    ModelDir.check(tmp_path / "dir")
     assert content(tmp_path) == ["dir"]
+    assert not [name for name in content(tmp_path / "dir") if name.startswith(".")]
+
+
+def test_two_exports_at_once_into_a_directory(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "dir").mkdir()
+    test_two_exports_at_once(source, tmp_path)
+
+
+def test_lock_follows_a_directory_that_appears(tmp_path: Path) -> None:
+    """Whoever waited for a name goes on with the directory that came, as newcomers do."""
+    target = tmp_path / "dir"
+    waits, got = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with locked(target, waiting=waits.set):
+            assert content(target) == [".ovfast-lock"]
+            got.set()
+
+    thread = threading.Thread(target=second)
+    with locked(target, waiting=lambda: None):
+        thread.start()
+        assert waits.wait(10)
+        target.mkdir()
+    thread.join(10)
+    assert got.is_set()
+    assert content(tmp_path) == ["dir"]
+    assert content(target) == []
+
+
+def test_mount_point(source: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 << 20) as disk:
+        (disk / "lost+found").mkdir()
+        export(source, disk)
+        ModelDir.check(disk)
+        assert content(tmp_path) == ["disk"]
+        export(source, disk, force=True)
+        ModelDir.check(disk)
 
 
 def test_staging_without_commit_changes_nothing(tmp_path: Path) -> None:

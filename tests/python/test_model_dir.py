@@ -72,8 +72,13 @@ def test_truncated_weights(copy: Path, name: str) -> None:
 )
 def test_missing_file(copy: Path, name: str) -> None:
     (copy / name).unlink()
-    fix = "ovfast export" if "model" in name else "convert_tokenizer"
-    with pytest.raises(ModelError, match=f"lacks {name}.*{fix}"):
+    if name == "openvino_model.xml":
+        expected = "is no model directory: no openvino_model.xml"
+    elif name == "openvino_model.bin":
+        expected = f"lacks {name}.*ovfast export"
+    else:
+        expected = f"lacks {name}.*tokenizer and detokenizer with: convert_tokenizer"
+    with pytest.raises(ModelError, match=expected):
         ModelDir.check(copy)
 
 
@@ -89,8 +94,25 @@ def test_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ModelError, match="not a directory"):
         ModelDir.check(tmp_path / "file")
-    with pytest.raises(ModelError, match=r"lacks openvino_model\.xml"):
+    with pytest.raises(ModelError, match=r"is no model directory: no openvino_model\.xml\.$"):
         ModelDir.check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("model-00001-of-00002.safetensors", "--model '{}' --task text-generation-with-past "),
+        ("pytorch_model.bin", "optimum-cli export openvino --model '{}'"),
+        ("x.gguf", "Give the file itself: '{}/x.gguf'"),
+    ],
+)
+def test_model_in_another_form(tmp_path: Path, name: str, advice: str) -> None:
+    directory = tmp_path / "a model"
+    directory.mkdir()
+    (directory / name).touch()
+    with pytest.raises(ModelError) as caught:
+        ModelDir.check(directory)
+    assert advice.format(directory) in str(caught.value)
 
 
 def test_model_of_another_kind(copy: Path) -> None:

@@ -157,3 +157,7 @@ def test_the_extension_module_is_imported_through_the_package() -> None:
         at_run_time = source.read_text().split("if TYPE_CHECKING:")
         direct = re.compile(r"^(from ovfast\._core import|import ovfast\._core)", re.MULTILINE)
         assert not direct.search(at_run_time[0]), source
+
+
+def test_dir_shows_the_public_names() -> None:
+    assert dir(ovfast) == sorted(ovfast.__all__)

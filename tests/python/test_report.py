@@ -18,6 +18,8 @@ INFO: Any = SimpleNamespace(
     device="CPU",
     threads=2,
     max_context=4096,
+    kv_blocks=1000,
+    kv_block_tokens=16,
     kv_cache_bytes=512 * MIB,
     read_seconds=0.25,
     compile_seconds=0.5,
@@ -55,6 +57,7 @@ def report(gaps: list[float], generated: int, **changes: Any) -> dict[str, Any]:
 def test_keys_are_stable() -> None:
     assert list(report([0.02], 2)) == [
         "finish_reason",
+        "finish_detail",
         "prompt_tokens",
         "cached_tokens",
         "generated_tokens",
@@ -164,7 +167,7 @@ def test_everything_is_json() -> None:
     )
     whole = generation([0.01], 2, logprobs=[position], stop_string="END")
     figures = report_dict(whole, INFO, MEMORY, load_seconds=1.5)
-    back = json.loads(json.dumps(generation_dict(whole, figures), allow_nan=False))
+    back = json.loads(json.dumps(generation_dict(whole, figures, "<{}>".format), allow_nan=False))
     assert back["text"] == "fünf 🙂"
     assert back["token_ids"] == [0, 1]
     assert back["finish_reason"] == "stop"
@@ -172,8 +175,12 @@ def test_everything_is_json() -> None:
     assert back["logprobs"] == [
         {
             "token_id": 5,
+            "token": "<5>",
             "logprob": -0.5,
-            "top": [{"token_id": 5, "logprob": -0.5}, {"token_id": 7, "logprob": -9999.0}],
+            "top": [
+                {"token_id": 5, "token": "<5>", "logprob": -0.5},
+                {"token_id": 7, "token": "<7>", "logprob": -9999.0},
+            ],
         }
     ]
     assert back["metrics"] == figures
@@ -184,7 +191,7 @@ def test_several_answers_are_all_there() -> None:
     one = generation([0.01], 2)
     other = Answer(text="b", token_ids=[9], finish_reason="length", stop_string=None)
     both = Generation([*one.answers, other], one.metrics)
-    back = generation_dict(both, report([0.01], 2))
+    back = generation_dict(both, report([0.01], 2), str)
     assert back["text"] == one.text
     assert [entry["text"] for entry in back["answers"]] == [one.text, "b"]
     assert back["answers"][1]["token_ids"] == [9]
@@ -193,6 +200,27 @@ def test_several_answers_are_all_there() -> None:
 
 def test_what_was_not_asked_for_is_null() -> None:
     whole = generation([0.01], 2)
-    back = generation_dict(whole, report([0.01], 2))
+    back = generation_dict(whole, report([0.01], 2), str)
     assert back["logprobs"] is None
     assert back["stop_string"] is None
+
+
+@pytest.mark.parametrize(
+    ("room", "kv_blocks", "detail"),
+    [
+        (39, 1000, "the context is full"),
+        (48, 3, "the KV cache is full"),
+        (40, 1000, None),
+    ],
+)
+def test_an_answer_cut_by_full_memory_says_so(
+    room: int, kv_blocks: int, detail: str | None
+) -> None:
+    info = SimpleNamespace(**{**vars(INFO), "max_context": room, "kv_blocks": kv_blocks})
+    whole = generation([0.01], room - 37 if detail else 2, finish_reason="length")
+    figures = report_dict(whole, info, MEMORY, load_seconds=1.5)
+    assert figures["finish_detail"] == detail
+    expected = "length" if detail is None else f"length ({detail})"
+    assert f"Finish reason:           {expected}\n" in format_report(figures)
+    stopped = generation([0.01], room - 37, finish_reason="stop")
+    assert report_dict(stopped, info, MEMORY, load_seconds=1.5)["finish_detail"] is None

@@ -407,7 +407,9 @@ def test_params_refuse_unknown_names_and_types() -> None:
     for option, value, expected in [
         ("temperature", "hot", "float"),
         ("top_k", 1.5, "int"),
-        ("seed", -1, r"int in \[0, 2\*\*64\) or None"),
+        ("seed", "1", r"int in \[0, 2\*\*64\) or None"),
+        ("n", True, "int"),
+        ("temperature", False, "float"),
         ("stop_strings", "\n", "list of str"),
         ("stop_token_ids", [0.5], "list of int"),
         ("max_new_tokens", "10", "int or None"),
@@ -415,6 +417,22 @@ def test_params_refuse_unknown_names_and_types() -> None:
     ]:
         with pytest.raises(TypeError, match=f"{option} is .*; expected {expected}"):
             _core.SamplingParams(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**64),
+        ("n", 2**70),
+        ("max_new_tokens", -(2**70)),
+        ("stop_token_ids", [1, 2**70]),
+        ("temperature", 10**400),
+    ],
+)
+def test_integers_that_do_not_fit_are_out_of_range(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{option} is .*; expected "):
+        _core.SamplingParams(**{option: value})
 
 
 def test_validate_raises_value_error() -> None:

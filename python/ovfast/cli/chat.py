@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ovfast.cli.conversation import Conversation
-from ovfast.cli.options import model_options
+from ovfast.cli.options import check_options, model_options
 from ovfast.cli.prompt import LineReader
 from ovfast.cli.streaming import InterruptedTwice, quiet_when_nobody_reads, stream_answer
 
@@ -60,6 +60,8 @@ def chat_command(
       ovfast chat model.gguf --temperature 0.7 --max-new-tokens 500
       printf 'Name a prime.\\nA larger one.\\n' | ovfast chat model-dir
     """
+    check_options(engine, generation)
+
     from ovfast.llm import LLM
 
     with LLM(model, progress=sys.stderr.isatty(), **engine) as llm:
@@ -103,6 +105,8 @@ class Chat:
                 except KeyboardInterrupt as error:
                     if not self._interactive:
                         raise
+                    if reader.typed:
+                        self._interrupts = 0  # it threw a line away: the user is not leaving
                     self._interrupts += 2 if isinstance(error, InterruptedTwice) else 1
                     if self._interrupts < 2:
                         _say("\n(Ctrl+C again, Ctrl+D or /exit leaves)")
@@ -184,15 +188,17 @@ class Chat:
         self._say_why_it_ended(generation, interrupted)
 
     def _say_why_it_ended(self, generation: Generation, interrupted: bool) -> None:
-        metrics = generation.metrics
+        from ovfast.report import full_memory
+
+        info = self._llm.info
         if interrupted:
             _say("(stopped; Ctrl+C again leaves)")
         elif generation.finish_reason == "length":
-            limit = self._llm.info.max_context
-            if metrics.prompt_tokens + metrics.generated_tokens >= limit:
-                _say(f"(the context of {limit} tokens is full: the answer is cut off)")
+            full = full_memory(generation, info)
+            if full is None:
+                _say(f"(cut off after {len(generation.token_ids)} tokens, as asked for)")
             else:
-                _say(f"(cut off after {metrics.generated_tokens} tokens, as asked for)")
+                _say(f"(the {full} of {info.max_context} tokens is full: the answer is cut off)")
 
     def _generate(self) -> tuple[Generation, bool]:
         """Answer the conversation, after dropping turns for it where that is wanted."""

@@ -58,6 +58,13 @@ class Conversation:
         """Write {"messages": [...]} to `file`, whole or not at all."""
         path = Path(file).expanduser()
         text = json.dumps({"messages": self.messages}, ensure_ascii=False, indent=2) + "\n"
+        try:
+            self._write(path, text)
+        except OSError as error:  # people know nothing of a temporary file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         try:

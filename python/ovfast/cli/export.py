@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -39,7 +40,7 @@ def export_command(
     """Make a model directory of SOURCE.
 
     SOURCE is a GGUF file, or a directory that Optimum Intel wrote, which is checked and taken as it
-    is. The model directory appears whole or not at all; when it holds this very model already,
+    is. The model appears whole or not at all; when it holds this very model already,
     nothing is done.
     """
     from ovfast.export import export
@@ -54,4 +55,6 @@ def export_command(
         click.echo(f"{out_dir} holds this model already ({size}), whole and checked.")
     else:
         click.echo(f"{out_dir}: {size} in {result.seconds:.1f} s.")
-    click.echo(f'Try: ovfast run {out_dir} "..."')
+    for note in result.notes:
+        click.echo(f"Note: {note}.")
+    click.echo(f'Try: ovfast run {shlex.quote(str(out_dir))} "..."')

@@ -83,6 +83,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     try:
         # Without standalone_mode click returns the code that ctx.exit() was called with.
         code = cli.main(args=args, prog_name="ovfast", obj=state, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = error.exit_code
     except click.UsageError as error:
         _print_usage(error)
         code = error.exit_code

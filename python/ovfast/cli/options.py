@@ -1,19 +1,20 @@
 """The options of the engine and of a generation, which several commands share.
 
-Values are not judged here: the engine validates them once, for the command line as for Python, and
-names the option in its error. An option that was not given is not passed on, so that the model's
-generation_config.json and the engine's defaults hold.
+The engine's own rules judge the values, for the command line as for Python; `check_options` asks
+them before a model is loaded and says it in the command line's words. An option that was not given
+is not passed on, so that the model's generation_config.json and the engine's defaults hold.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["model_options"]
+__all__ = ["check_options", "model_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -96,7 +97,7 @@ _GENERATION = {
         "--logprobs",
         type=int,
         metavar="K",
-        help="Log-probabilities of each token and the K best, K from 0 to 20; shown by --json.",
+        help="Log-probabilities of each token and the K best, K from 0 to 20; needs --json.",
     ),
 }
 
@@ -124,6 +125,14 @@ _ENGINE = {
         type=_Property(),
         help="A further OpenVINO property, such as KV_CACHE_PRECISION=u8; may be repeated.",
     ),
+}
+
+# Where dashes for underscores are not all of the difference.
+_FLAGS = {
+    "stop_strings": "--stop",
+    "stop_token_ids": "--stop-token-id",
+    "num_threads": "--threads",
+    "properties": "--property",
 }
 
 # What makes sense for a single answer to one prompt, but not in a conversation.
@@ -159,6 +168,31 @@ def model_options(*, conversation: bool = False) -> Callable[[Callable[..., Any]
         return decorated
 
     return decorate
+
+
+def check_options(engine: dict[str, Any], generation: dict[str, Any]) -> None:
+    """Judge what was given, without a model: ranges, and options that contradict each other.
+
+    Raises UsageError that names the options as the command line does.
+    """
+    from ovfast import _core
+    from ovfast.engine_options import engine_options
+
+    try:
+        engine_options(**engine)
+        # The model's own temperature may be above 0: only with it is the rest contradictory.
+        _core.SamplingParams(**{"temperature": 1.0, **generation}).validate()
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(_in_words_of_the_command_line(str(error))) from error
+
+
+def _in_words_of_the_command_line(message: str) -> str:
+    def flag(match: re.Match[str]) -> str:
+        return _FLAGS.get(match[1], f"--{match[1].replace('_', '-')}")
+
+    # A list's index says nothing where the option is repeated; quoted text is a value, not a name.
+    names = "|".join([*_GENERATION, *_ENGINE])
+    return re.sub(rf"(?<![\w'-])({names})\b(?:\[\d+\])?(?!')", flag, message)
 
 
 def _take(given: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class LineReader:
         self._interactive = interactive
         self._history: Path | None = None
         self._lines_read = 0
+        self.typed = False
+        """Whether the last read() was interrupted after something had been typed."""
 
     def __enter__(self) -> LineReader:
         """Load the history."""
@@ -50,8 +52,13 @@ class LineReader:
         Raises ValueError for what is not UTF-8, and KeyboardInterrupt on Ctrl+C.
         """
         lines: list[str] = []
+        self.typed = False
         while True:
-            line = self._line("... " if lines else ">>> ")
+            try:
+                line = self._line("... " if lines else ">>> ")
+            except KeyboardInterrupt:
+                self.typed = bool(lines) or bool(self._unfinished_line())
+                raise
             if line is None:
                 return "\n".join(lines) if lines else None
             if not line.endswith("\\"):
@@ -71,6 +78,14 @@ class LineReader:
         except EOFError:
             return None
         return line
+
+    def _unfinished_line(self) -> str:
+        # Without readline, or beside it, the terminal itself holds the line, and nobody can ask.
+        if self._history is None or not sys.stdout.isatty():
+            return ""
+        import readline
+
+        return readline.get_line_buffer()
 
     def _line_of_a_pipe(self) -> str | None:
         data = sys.stdin.buffer.readline()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ovfast.cli.options import model_options
+from ovfast.cli.options import check_options, model_options
 from ovfast.cli.streaming import quiet_when_nobody_reads, stream_answer
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ def run_command(
     """
     if raw and system is not None:
         raise click.UsageError("--system is part of a chat template, which --raw leaves out")
+    check_options(engine, generation)
+    if "logprobs" in generation and not as_json:
+        raise click.UsageError("--logprobs is shown by --json only: give both")
     text = _read_prompt(prompt)
 
     from ovfast import _core
@@ -75,8 +78,9 @@ def run_command(
         report = report_dict(
             result, llm.info, _core.read_process_memory(), load_seconds=llm.load_seconds
         )
+        if as_json:
+            whole = generation_dict(result, report, lambda token_id: _token_text(llm, token_id))
     if as_json:
-        whole = generation_dict(result, report)
         click.echo(json.dumps(whole, ensure_ascii=False, allow_nan=False))
     else:
         if several:
@@ -126,6 +130,12 @@ def _messages(llm: LLM, text: str, system: str | None) -> list[dict[str, str]] |
         return None
     messages = [] if system is None else [{"role": "system", "content": system}]
     return [*messages, {"role": "user", "content": text}]
+
+
+def _token_text(llm: LLM, token_id: int) -> str:
+    if token_id >= llm.tokenizer.vocab_size:
+        return ""  # logits may be padded to more tokens than there are
+    return llm.tokenizer.decode([token_id], skip_special_tokens=False)
 
 
 def _stream(

@@ -26,6 +26,8 @@ class ExportResult:
     """Size of openvino_model.bin."""
     tensor_types: dict[str, int] = field(default_factory=dict)
     """Of a GGUF file: tensor type -> bytes stored in it."""
+    notes: list[str] = field(default_factory=list)
+    """What the conversion changed about the weights."""
 
 
 def export(
@@ -33,16 +35,18 @@ def export(
 ) -> ExportResult:
     """Make a model directory of a GGUF file, or of a directory that Optimum Intel wrote.
 
-    The directory appears whole or not at all. When it holds this very model already, nothing is
+    The model appears whole or not at all. A directory that is there already stays the one it is, so
+    that it may be a mount point or the current directory. When it holds this very model already, nothing is
     done. Two exports to one directory at once run one after the other.
 
     Args:
-        source: A .gguf file, or a directory with openvino_model.xml and tokenizers, which is
+        source: A GGUF file, whatever its name, or a directory with openvino_model.xml and tokenizers, which is
             checked and taken as it is (files are linked or copied).
         out_dir: The model directory. It must not exist, be empty, hold this very model, or be
             `source` itself, which then is only checked.
         progress: Show a bar on stderr if that is a terminal.
-        force: Replace a model directory that holds something else.
+        force: Replace a model directory that holds something else. Files in it that are no part
+            of a model stay.
 
     Raises:
         ModelError: The source cannot be used; the message says why and what to do.

@@ -12,7 +12,7 @@ from typing import Any
 from ovfast.errors import Error, ModelError
 from ovfast.export import ExportResult
 from ovfast.export.manifest import NAME, read_manifest, sha256, step, write_manifest
-from ovfast.export.staging import Staging, locked
+from ovfast.export.staging import Staging, is_ours, locked
 from ovfast.export.target import check_target
 from ovfast.model_dir import ModelDir
 
@@ -47,12 +47,14 @@ def _take(source: Path, out_dir: Path) -> None:
     with Staging(out_dir) as staging:
         try:
             for file in sorted(source.iterdir()):
-                if file.is_file() and file.name != NAME:
+                if file.is_file() and file.name != NAME and not is_ours(file.name):
                     _link_or_copy(file, staging.path / file.name)
             manifest = read_manifest(source)
             origin = manifest["source"] if manifest else _describe(source)
             steps = list(manifest["steps"]) if manifest else []
-            write_manifest(staging.path, source=origin, steps=[*steps, step("take", ("openvino",))])
+            steps.append(step("take", ("openvino",)))
+            notes = manifest.get("notes", []) if manifest else []
+            write_manifest(staging.path, source=origin, steps=steps, notes=notes)
             ModelDir.check(staging.path)
             staging.commit()
         except OSError as error:
@@ -84,7 +86,7 @@ def _same(source: Path, out_dir: Path) -> bool:
     except ModelError:
         return False
     for file in source.iterdir():
-        if not file.is_file() or file.name == NAME:
+        if not file.is_file() or file.name == NAME or is_ours(file.name):
             continue
         other = out_dir / file.name
         if not other.is_file() or file.stat().st_size != other.stat().st_size:

@@ -15,6 +15,7 @@ from ovfast.errors import Error, ModelError
 from ovfast.export import ExportResult
 from ovfast.export.manifest import BackgroundHash, read_manifest, sha256, step, write_manifest
 from ovfast.export.staging import Staging, locked
+from ovfast.export.stderr import HeldStderr
 from ovfast.export.target import check_target
 from ovfast.export.tokenizer import TokenizerJob
 from ovfast.model_dir import ModelDir
@@ -22,6 +23,11 @@ from ovfast.model_dir import ModelDir
 __all__ = ["export_gguf"]
 
 _TOOLS = ("openvino", "openvino-tokenizers", "transformers", "tokenizers")
+# What the frontend prints of its conversions, once in a process; `_notes()` says it better.
+_NOTICES = (
+    b"[GGUF] accuracy notice: Q4_K weights use ",
+    b"[GGUF] accuracy notice: the token embedding / output / Q6_K / Q5_K weights are requantized ",
+)
 _CONVERSION_SHARE = 0.9  # of the bar; the rest is for what the tokenizer takes longer
 
 
@@ -41,6 +47,7 @@ def export_gguf(
     header = _core.read_gguf_header(source)
     before = _fingerprint(source)
     types = header.bytes_by_type()
+    notes = _notes(types)
     with _bar(source.name, progress) as bar, locked(out_dir, waiting=bar.waiting):
         reused = False
         if check_target(out_dir, force=force, is_same=lambda: _holds(out_dir, source, digest)):
@@ -58,7 +65,9 @@ def export_gguf(
                     "architecture": header.architecture,
                     "tensor_types": types,
                 }
-                write_manifest(staging.path, source=description, steps=[step("export", _TOOLS)])
+                write_manifest(
+                    staging.path, source=description, steps=[step("export", _TOOLS)], notes=notes
+                )
                 ModelDir.check(staging.path)
                 try:
                     staging.commit()
@@ -72,6 +81,7 @@ def export_gguf(
         seconds=time.perf_counter() - start,
         weights_bytes=ModelDir.check(out_dir).weights_bytes,
         tensor_types=types,
+        notes=notes,
     )
 
 
@@ -84,19 +94,52 @@ def _convert(source: Path, directory: Path, digest: str | None, bar: _Bar) -> st
         if hashing is not None:
             stack.callback(hashing.cancel)
 
-        def proceed(fraction: float, what: str) -> bool:
-            bar.show(fraction * _CONVERSION_SHARE, what)
-            return not job.failed()
-
         try:
-            _core.import_gguf(source, directory, proceed)
+            _import(source, directory, bar, job)
         except Error:
             if job.failed():
-                job.result()  # raises the reason for which proceed() stopped the conversion
+                job.result()  # raises the reason for which the conversion was stopped
             raise
         bar.show(_CONVERSION_SHARE, "converting the tokenizer")
         job.result()
         return hashing.result() if hashing is not None else str(digest)
+
+
+def _import(source: Path, directory: Path, bar: _Bar, job: TokenizerJob) -> None:
+    """Write the weights; give up when the job has failed."""
+    with contextlib.ExitStack() as stack:
+        file = source
+        if source.suffix != ".gguf":  # which the frontend insists on
+            file = directory / "source.gguf"
+            try:
+                file.symlink_to(source.resolve())
+            except OSError as error:
+                raise Error(
+                    f"'{source}' is not called .gguf, and no link to it can be made in "
+                    f"'{directory.parent}': {error.strerror}. Rename it."
+                ) from error
+            stack.callback(file.unlink)
+        held = stack.enter_context(HeldStderr(*_NOTICES))
+
+        def proceed(fraction: float, what: str) -> bool:
+            with held.released():
+                bar.show(fraction * _CONVERSION_SHARE, what)
+            return not job.failed()
+
+        try:
+            _core.import_gguf(file, directory, proceed)
+        except Error as error:
+            if file == source:
+                raise
+            raise type(error)(str(error).replace(str(file), str(source))) from None
+
+
+def _notes(types: dict[str, int]) -> list[str]:
+    """What the frontend changes about weights of these types."""
+    notes = []
+    if "Q4_K" in types:
+        notes.append("Q4_K: each block's minimum was rounded to a multiple of its scale")
+    return notes
 
 
 def _holds(out_dir: Path, source: Path, digest: str | None) -> bool:
@@ -124,10 +167,13 @@ class _Bar:
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
+        self._what = ""
 
     def show(self, fraction: float, what: str) -> None:
-        self._bar.set_postfix_str(what, refresh=False)
         self._bar.update(max(0, round(fraction * 100) - self._bar.n))
+        if what != self._what:
+            self._what = what
+            self._bar.set_postfix_str(what)
 
     def waiting(self) -> None:
         self._bar.set_postfix_str("waiting for another export of this directory")
@@ -145,5 +191,6 @@ def _bar(name: str, progress: bool) -> Iterator[_Bar]:
         disable=None if progress else True,
         bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
         leave=False,
+        postfix="converting",
     ) as bar:
         yield _Bar(bar)

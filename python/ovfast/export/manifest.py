@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,15 @@ def step(name: str, tools: tuple[str, ...], **options: Any) -> dict[str, Any]:
     return {"name": name, "options": options, "tools": versions}
 
 
-def write_manifest(directory: Path, *, source: dict[str, Any], steps: list[dict[str, Any]]) -> None:
-    """Write the manifest of a model directory."""
-    content = {"format": FORMAT, "source": source, "steps": steps}
+def write_manifest(
+    directory: Path,
+    *,
+    source: dict[str, Any],
+    steps: list[dict[str, Any]],
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the manifest of a model directory; `notes` are what a person should know about it."""
+    content = {"format": FORMAT, "source": source, "steps": steps, "notes": list(notes)}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (directory / NAME).write_text(text, encoding="utf-8")
 

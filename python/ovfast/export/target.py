@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ovfast.export.manifest import NAME
+from ovfast.export.staging import is_ours
 
 __all__ = ["check_target"]
 
@@ -24,7 +25,8 @@ def check_target(out_dir: Path, *, force: bool, is_same: Callable[[], bool]) -> 
         return False
     if not out_dir.is_dir():
         raise ValueError(f"'{out_dir}' is not a directory")
-    if not any(out_dir.iterdir()):
+    # A file system that was just made has a lost+found.
+    if all(is_ours(file.name) or file.name == "lost+found" for file in out_dir.iterdir()):
         return False
     if not (out_dir / "openvino_model.xml").exists() and not (out_dir / NAME).exists():
         raise ValueError(
