@@ -80,7 +80,7 @@ def plot(run: dict[str, Any], path: Path) -> None:
         for place, (peer, samples) in enumerate(info["samples"].items()):
             axis.bar(place, info["median"][peer], color=colours[peer])
             axis.plot([place] * len(samples), samples, "k.", markersize=4, alpha=0.6)
-        axis.set_xticks(range(len(info["samples"])), list(info["samples"]), fontsize=8)
+        axis.set_xticks(range(len(info["samples"])), list(info["samples"]), fontsize=7)
         axis.set_title(f"{info['metric']}, {info['unit']}\n{info['case']}", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
