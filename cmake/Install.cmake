@@ -1,10 +1,11 @@
 # The installed tree. In a wheel the prefix is site-packages/ovfast:
-#   _core.*.so  _build.py  lib/libovfast.so  include/ovfast/*.hpp  lib/cmake/ovfast/*.cmake
+#   _core.*.so  _build.py  lib/libovfast.so  lib/libovfast_ops.so
+#   include/ovfast/*.hpp  lib/cmake/ovfast/*.cmake
 # OpenVINO lies beside it, in site-packages/openvino/libs, and is found relative to $ORIGIN.
 
 include(CMakePackageConfigHelpers)
 
-install(TARGETS ovfast EXPORT ovfastTargets LIBRARY DESTINATION lib)
+install(TARGETS ovfast ovfast_ops EXPORT ovfastTargets LIBRARY DESTINATION lib)
 install(DIRECTORY cpp/include/ DESTINATION include FILES_MATCHING PATTERN "*.hpp")
 
 set(config_dir lib/cmake/ovfast)

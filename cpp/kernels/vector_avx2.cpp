@@ -1,0 +1,246 @@
+// Elementwise work, AVX2.
+
+#include <immintrin.h>
+
+#include "kernels/registry.hpp"
+
+namespace ovfast::kernels {
+namespace {
+
+// Lanes below `count`.
+inline __m256i first_lanes(size_t count) {
+    const int lanes = count < 8 ? static_cast<int>(count) : 8;
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+inline __m256 load(const float* at, size_t count) {
+    return count >= 8 ? _mm256_loadu_ps(at) : _mm256_maskload_ps(at, first_lanes(count));
+}
+
+inline void store(float* at, size_t count, __m256 x) {
+    if (count >= 8) {
+        _mm256_storeu_ps(at, x);
+    } else {
+        _mm256_maskstore_ps(at, first_lanes(count), x);
+    }
+}
+
+inline __m256i magnitude_bits(__m256 x) {
+    return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7FFFFFFF));
+}
+
+inline int reduce_max(__m256i x) {
+    __m128i max = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    max = _mm_max_epi32(max, _mm_shuffle_epi32(max, 0x4E));
+    max = _mm_max_epi32(max, _mm_shuffle_epi32(max, 0xB1));
+    return _mm_cvtsi128_si32(max);
+}
+
+inline int reduce_add(__m256i x) {
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4E));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xB1));
+    return _mm_cvtsi128_si32(sum);
+}
+
+inline float reduce_add(__m256 x) {
+    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+    sum = _mm_add_ss(sum, _mm_movehdup_ps(sum));
+    return _mm_cvtss_f32(sum);
+}
+
+void quantize(const float* in, size_t columns, int8_t* codes, float* scales, float* sums,
+              float* half_sums) {
+    constexpr int kInfinityBits = 0x7F800000;
+    constexpr int kLeastBits = 27 << 23;  // 2^-100
+    const size_t groups = (columns + 31) / 32;
+    for (size_t g = 0; g < groups; ++g, codes += 32) {
+        __m256 x[4];
+        for (size_t i = 0; i < 4; ++i) {
+            const size_t at = g * 32 + 8 * i;
+            x[i] = at < columns ? load(in + at, columns - at) : _mm256_setzero_ps();
+        }
+        // Bits of magnitudes order as the magnitudes do, with infinities and NaNs on top.
+        const int max_bits = reduce_max(
+            _mm256_max_epi32(_mm256_max_epi32(magnitude_bits(x[0]), magnitude_bits(x[1])),
+                             _mm256_max_epi32(magnitude_bits(x[2]), magnitude_bits(x[3]))));
+        auto* to = reinterpret_cast<__m256i*>(codes);
+        if (max_bits < kLeastBits || max_bits >= kInfinityBits) {
+            _mm256_storeu_si256(to, _mm256_setzero_si256());
+            const float scale = max_bits < kLeastBits ? 0.0F : __builtin_nanf("");
+            scales[g] = sums[g] = half_sums[2 * g] = half_sums[2 * g + 1] = scale;
+            continue;
+        }
+        float max;
+        __builtin_memcpy(&max, &max_bits, sizeof(max));
+        const float scale = max / 127.0F;
+        const __m256 inverse = _mm256_set1_ps(127.0F / max);
+        __m256i rounded[4];
+        for (int i = 0; i < 4; ++i) {
+            rounded[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x[i], inverse));
+        }
+        // Packing works within 128 bits: fours of columns 0 8 16 24 | 4 12 20 28.
+        const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(rounded[0], rounded[1]),
+                                                  _mm256_packs_epi32(rounded[2], rounded[3]));
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_si256(to, _mm256_permutevar8x32_epi32(packed, order));
+        const int low = reduce_add(_mm256_add_epi32(rounded[0], rounded[1]));
+        const int high = reduce_add(_mm256_add_epi32(rounded[2], rounded[3]));
+        scales[g] = scale;
+        sums[g] = scale * static_cast<float>(low + high);
+        half_sums[2 * g] = scale * static_cast<float>(low);
+        half_sums[2 * g + 1] = scale * static_cast<float>(high);
+    }
+}
+
+inline __m256i round_to_bf16(__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    // Rounding could carry a NaN into an infinity: NaNs are cut and made quiet instead.
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+}
+
+void to_bf16(const float* in, size_t columns, uint16_t* out) {
+    const size_t padded = (columns + 31) / 32 * 32;
+    for (size_t k = 0; k < padded; k += 16) {
+        const __m256 low = k < columns ? load(in + k, columns - k) : _mm256_setzero_ps();
+        const __m256 high =
+            k + 8 < columns ? load(in + k + 8, columns - k - 8) : _mm256_setzero_ps();
+        const __m256i packed = _mm256_packus_epi32(round_to_bf16(low), round_to_bf16(high));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + k),
+                            _mm256_permute4x64_epi64(packed, 0xD8));
+    }
+}
+
+inline __m256 power_of_two(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+
+// e^x for |x| <= 150, to about one unit in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, and
+// Taylor's series in r (the first term left out is below 6e-9). 2^n is multiplied in two steps,
+// which over- and underflow as they should.
+inline __m256 exponential(__m256 x) {
+    const __m256 n = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504F)),
+                                     _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    // ln 2 in two parts, the first with few bits: its product with n is exact.
+    __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375F), x);
+    r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4F), r);
+    __m256 sum = _mm256_set1_ps(1.0F / 5040);
+    for (const float coefficient :
+         {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 0.5F, 1.0F, 1.0F}) {
+        sum = _mm256_fmadd_ps(sum, r, _mm256_set1_ps(coefficient));
+    }
+    const __m256i whole = _mm256_cvtps_epi32(n);
+    const __m256i first = _mm256_srai_epi32(whole, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(sum, power_of_two(first)),
+                         power_of_two(_mm256_sub_epi32(whole, first)));
+}
+
+// Operands in this order let a NaN through.
+inline __m256 at_least(float least, __m256 x) {
+    return _mm256_max_ps(_mm256_set1_ps(least), x);
+}
+
+inline __m256 at_most(float most, __m256 x) {
+    return _mm256_min_ps(_mm256_set1_ps(most), x);
+}
+
+// x / (1 + e^-u). Beyond 100 the sigmoid is 0 or 1 in f32.
+inline __m256 times_sigmoid(__m256 x, __m256 u) {
+    const __m256 bounded = at_least(-100.0F, at_most(100.0F, u));
+    const __m256 decay = exponential(_mm256_sub_ps(_mm256_setzero_ps(), bounded));
+    return _mm256_div_ps(x, _mm256_add_ps(_mm256_set1_ps(1.0F), decay));
+}
+
+inline __m256 silu(__m256 x) {
+    return times_sigmoid(x, x);
+}
+
+// 0.5 x (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3).
+inline __m256 gelu_tanh(__m256 x) {
+    const __m256 square = _mm256_mul_ps(x, x);
+    const __m256 inner = _mm256_fmadd_ps(square, _mm256_set1_ps(0.044715F), _mm256_set1_ps(1.0F));
+    const __m256 doubled = _mm256_mul_ps(x, _mm256_set1_ps(1.5957691216F));
+    return times_sigmoid(x, _mm256_mul_ps(doubled, inner));
+}
+
+// x Phi(x). The probability beyond |x| is e^(-x^2 / 2) P(1 / (1 + 0.28 |x|)); P was fitted to that
+// quotient for |x| <= 14.6 with a relative error below 3e-8, beyond which f32 has only zero.
+inline __m256 gelu_erf(__m256 x) {
+    const __m256 sign = _mm256_set1_ps(-0.0F);
+    const __m256 one = _mm256_set1_ps(1.0F);
+    const __m256 distance = at_most(14.6F, _mm256_andnot_ps(sign, x));
+    const __m256 t = _mm256_div_ps(one, _mm256_fmadd_ps(distance, _mm256_set1_ps(0.28F), one));
+    __m256 tail = _mm256_set1_ps(0.0179075447F);
+    for (const float coefficient :
+         {-0.057810728F, 0.0120962123F, 0.0943924922F, -0.00498046471F, 0.121713423F, 0.0912605765F,
+          0.113942736F, 0.111467668F, 1.05537206e-05F}) {
+        tail = _mm256_fmadd_ps(tail, t, _mm256_set1_ps(coefficient));
+    }
+    // What rounding takes from the square counts: e^-100 would be wrong by 6e-6 of itself.
+    const __m256 square = _mm256_mul_ps(distance, distance);
+    const __m256 lost = _mm256_fmsub_ps(distance, distance, square);
+    const __m256 minus_half = _mm256_set1_ps(-0.5F);
+    const __m256 decay = exponential(_mm256_mul_ps(square, minus_half));
+    tail = _mm256_mul_ps(tail, _mm256_fmadd_ps(decay, _mm256_mul_ps(lost, minus_half), decay));
+    // A negative x, by its sign bit, takes the tail itself.
+    const __m256 phi = _mm256_blendv_ps(_mm256_sub_ps(one, tail), tail, x);
+    return _mm256_mul_ps(x, phi);
+}
+
+template <__m256 (*Function)(__m256)>
+void multiply(const float* gate, const float* up, float* out, size_t count) {
+    for (size_t i = 0; i < count; i += 8) {
+        const __m256 value = Function(load(gate + i, count - i));
+        store(out + i, count - i, _mm256_mul_ps(value, load(up + i, count - i)));
+    }
+}
+
+void rms_norm(const float* in, const float* gamma, float epsilon, size_t count, float* out) {
+    __m256 squares[4];
+    for (__m256& square : squares) square = _mm256_setzero_ps();
+    for (size_t i = 0; i < count; i += 32) {
+        // Four chains: one would wait four cycles for each addition.
+        for (size_t chain = 0; chain < 4 && i + 8 * chain < count; ++chain) {
+            const __m256 x = load(in + i + 8 * chain, count - i - 8 * chain);
+            squares[chain] = _mm256_fmadd_ps(x, x, squares[chain]);
+        }
+    }
+    const float sum = reduce_add(_mm256_add_ps(_mm256_add_ps(squares[0], squares[1]),
+                                               _mm256_add_ps(squares[2], squares[3])));
+    const float mean = sum / static_cast<float>(count);
+    const float root = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean + epsilon)));
+    const __m256 factor = _mm256_set1_ps(1.0F / root);
+    for (size_t i = 0; i < count; i += 8) {
+        const __m256 scaled = _mm256_mul_ps(load(in + i, count - i), factor);
+        store(out + i, count - i, _mm256_mul_ps(scaled, load(gamma + i, count - i)));
+    }
+}
+
+void add(const float* in, float* out, size_t count) {
+    for (size_t i = 0; i < count; i += 8) {
+        store(out + i, count - i, _mm256_add_ps(load(in + i, count - i), load(out + i, count - i)));
+    }
+}
+
+}  // namespace
+
+const VectorKernels& avx2_vector_kernels() {
+    static const VectorKernels table{"avx2",
+                                     Isa::Avx2,
+                                     quantize,
+                                     to_bf16,
+                                     multiply<silu>,
+                                     multiply<gelu_tanh>,
+                                     multiply<gelu_erf>,
+                                     rms_norm,
+                                     add};
+    return table;
+}
+
+}  // namespace ovfast::kernels

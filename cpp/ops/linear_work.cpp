@@ -1,0 +1,142 @@
+#include "ops/linear_work.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ovfast::ops {
+namespace {
+
+// From this many rows on, a piece is counted in columns, as the weights are no longer what costs.
+constexpr size_t kManyRows = 24;
+constexpr size_t kPieceBytes = 64 * 1024;
+constexpr size_t kPieceBlocks = 8;
+// Two blocks make a pair of 16-column tiles.
+constexpr size_t kManyRowsStep = 2;
+// A split by rows reads the weights again, so only where columns leave threads idle.
+constexpr size_t kMinSplitRows = 64;
+constexpr size_t kPiecesPerWorker = 4;
+// A thread reads this many bytes of weights in about the time that it takes to wake it.
+constexpr size_t kBytesPerWorker = 32 * 1024;
+// The same for activations: floats that are quantized in a few microseconds.
+constexpr size_t kFloatsPerWorker = 32 * 1024;
+
+size_t divide_up(size_t value, size_t by) {
+    return (value + by - 1) / by;
+}
+
+size_t round_up(size_t value, size_t to) {
+    return divide_up(value, to) * to;
+}
+
+}  // namespace
+
+std::byte* worker_scratch(size_t bytes) {
+    thread_local GrowingBuffer scratch;
+    return scratch.get<std::byte>(bytes);
+}
+
+void ActivationKinds::add(kernels::ActivationKind kind) {
+    switch (kind) {
+        case kernels::ActivationKind::F32:
+            f32 = true;
+            break;
+        case kernels::ActivationKind::Int8:
+            int8 = true;
+            break;
+        case kernels::ActivationKind::BF16:
+            bf16 = true;
+            break;
+    }
+}
+
+kernels::Activations ActivationBuffers::prepare(const float* x, size_t rows, size_t columns,
+                                                const InputNorm& norm,
+                                                const ActivationKinds& kinds) {
+    const size_t padded = round_up(columns, kernels::kChunkColumns);
+    const size_t groups = padded / kernels::kChunkColumns;
+    const bool in_place =
+        !norm.gamma && padded == columns && reinterpret_cast<uintptr_t>(x) % 64 == 0;
+    float* f32 = kinds.f32 && !in_place ? f32_.get<float>(rows * padded) : nullptr;
+    uint16_t* bf16 = kinds.bf16 ? bf16_.get<uint16_t>(rows * padded) : nullptr;
+    int8_t* codes = kinds.int8 ? codes_.get<int8_t>(rows * padded) : nullptr;
+    float* scales = kinds.int8 ? scales_.get<float>(rows * groups) : nullptr;
+    float* sums = kinds.int8 ? sums_.get<float>(rows * groups) : nullptr;
+    float* half_sums = kinds.int8 ? half_sums_.get<float>(rows * groups * 2) : nullptr;
+
+    const auto& vectors = kernels::vector_kernels();
+    const auto prepare_row = [&](size_t row) {
+        const float* in = x + row * columns;
+        float* copy = f32 ? f32 + row * padded : nullptr;
+        if (norm.gamma) {
+            float* to = copy ? copy : reinterpret_cast<float*>(worker_scratch(columns * sizeof *x));
+            vectors.rms_norm(in, norm.gamma, norm.epsilon, columns, to);
+            in = to;
+        } else if (copy) {
+            std::memcpy(copy, in, columns * sizeof *in);
+        }
+        if (copy) std::fill(copy + columns, copy + padded, 0.0F);
+        if (bf16) vectors.to_bf16(in, columns, bf16 + row * padded);
+        if (codes) {
+            vectors.quantize(in, columns, codes + row * padded, scales + row * groups,
+                             sums + row * groups, half_sums + row * groups * 2);
+        }
+    };
+    if (norm.gamma || f32 || bf16 || codes) {
+        const auto threads = static_cast<size_t>(tbb::this_task_arena::max_concurrency());
+        const size_t workers =
+            std::min({threads, rows, std::max<size_t>(1, rows * columns / kFloatsPerWorker)});
+        run_workers(workers, [&](size_t worker) {
+            const size_t last = rows * (worker + 1) / workers;
+            for (size_t row = rows * worker / workers; row < last; ++row) prepare_row(row);
+        });
+    }
+
+    kernels::Activations prepared;
+    prepared.rows = rows;
+    prepared.columns = columns;
+    prepared.padded = padded;
+    prepared.int8 = {codes, scales, sums, half_sums};
+    prepared.bf16 = bf16;
+    prepared.f32 = kinds.f32 && in_place ? x : f32;
+    return prepared;
+}
+
+PieceQueue::PieceQueue(const std::vector<Panel>& panels, size_t rows, size_t min_rows)
+    : panels_(panels), rows_(rows), step_(rows < kManyRows ? 1 : kManyRowsStep) {
+    size_t bytes = 0;
+    for (const auto& panel : panels) {
+        blocks_ += panel.blocks;
+        bytes += panel.blocks * panel.block_bytes;
+    }
+    const auto threads = static_cast<size_t>(tbb::this_task_arena::max_concurrency());
+    const size_t wanted = divide_up(threads * kPiecesPerWorker * step_, blocks_);
+    const size_t possible = rows / std::max(min_rows, kMinSplitRows);
+    row_pieces_ = std::max<size_t>(1, std::min(wanted, possible));
+    workers_ = std::min({threads, divide_up(bytes * rows, kBytesPerWorker),
+                         divide_up(blocks_, step_) * row_pieces_});
+}
+
+bool PieceQueue::take(Piece& piece) {
+    const size_t total = blocks_ * row_pieces_;
+    size_t begin = next_.load(std::memory_order_relaxed);
+    size_t count = 0;
+    do {
+        if (begin >= total) return false;
+        const size_t row_piece = begin / blocks_;
+        size_t block = begin % blocks_;
+        piece.panel = 0;
+        while (block >= panels_[piece.panel].blocks) block -= panels_[piece.panel++].blocks;
+        const Panel& panel = panels_[piece.panel];
+        const size_t most =
+            rows_ < kManyRows ? std::max<size_t>(1, kPieceBytes / panel.block_bytes) : kPieceBlocks;
+        const size_t share = round_up(divide_up(total - begin, 2 * workers_), step_);
+        count = std::min({share, most, panel.blocks - block});
+        piece.first_row = rows_ * row_piece / row_pieces_;
+        piece.last_row = rows_ * (row_piece + 1) / row_pieces_;
+        piece.first_block = block;
+        piece.last_block = block + count;
+    } while (!next_.compare_exchange_weak(begin, begin + count, std::memory_order_relaxed));
+    return true;
+}
+
+}  // namespace ovfast::ops

@@ -1,0 +1,257 @@
+#include <gtest/gtest.h>
+#include <tbb/task_arena.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+#include "ops/linear_work.hpp"
+#include "ops/parallel_linear.hpp"
+#include "ops_fixtures.hpp"
+
+namespace {
+std::atomic<size_t> allocations{0};
+
+void* counted(size_t bytes, size_t alignment) {
+    ++allocations;
+    void* data = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    if (!data) throw std::bad_alloc();
+    return data;
+}
+}  // namespace
+
+// Those of the whole process, the library under test included.
+void* operator new(size_t bytes) {
+    return counted(bytes, alignof(std::max_align_t));
+}
+void* operator new(size_t bytes, std::align_val_t alignment) {
+    return counted(bytes, static_cast<size_t>(alignment));
+}
+void operator delete(void* data) noexcept {
+    std::free(data);
+}
+void operator delete(void* data, size_t) noexcept {
+    std::free(data);
+}
+void operator delete(void* data, std::align_val_t) noexcept {
+    std::free(data);
+}
+void operator delete(void* data, size_t, std::align_val_t) noexcept {
+    std::free(data);
+}
+
+namespace {
+
+using namespace ovfast::ops;
+using namespace ovfast::test;
+using ovfast::kernels::ActivationPrecision;
+using ovfast::kernels::PackedWeights;
+
+struct Matrix {
+    std::vector<uint8_t> bytes;
+    PackedWeights view;
+    Matrix(size_t rows, size_t columns, unsigned seed)
+        : bytes(packed_bytes(random_weights(rows, columns, seed))),
+          view(PackedWeights::view(bytes.data(), bytes.size())) {}
+};
+
+TEST(PieceQueue, HandsOutEveryBlockOfEveryRowOnce) {
+    struct Work {
+        std::vector<Panel> panels;
+        size_t rows, min_rows;
+    };
+    const std::vector<Work> works = {
+        {{{1, 512}}, 1, 1},
+        {{{1, 512}}, 5000, 1},
+        {{{57, 8192}}, 1, 1},
+        {{{57, 8192}}, 23, 1},
+        {{{57, 8192}}, 24, 1},
+        {{{56, 8192}, {8, 8192}, {9, 1 << 20}}, 1, 1},
+        {{{3, 8192}, {1, 64}}, 1000, 100},
+        {{{4, 8192}}, 129, 64},
+        {{{9496, 15000}}, 1, 1},
+        {{{40, 8192}, {2, 8192}, {2, 8192}}, 511, 24},
+    };
+    for (const int threads : {1, 2, 5, 28}) {
+        tbb::task_arena arena(threads);
+        for (const auto& work : works) {
+            arena.execute([&] {
+                PieceQueue queue(work.panels, work.rows, work.min_rows);
+                ASSERT_GE(queue.workers(), 1);
+                ASSERT_LE(queue.workers(), static_cast<size_t>(threads));
+                std::vector<std::vector<size_t>> rows_of_block;
+                for (const auto& panel : work.panels) {
+                    rows_of_block.emplace_back(panel.blocks, size_t{0});
+                }
+                for (Piece piece; queue.take(piece);) {
+                    ASSERT_LT(piece.panel, work.panels.size());
+                    ASSERT_LT(piece.first_block, piece.last_block);
+                    ASSERT_LE(piece.last_block, work.panels[piece.panel].blocks);
+                    ASSERT_LE(piece.last_row, work.rows);
+                    const size_t rows = piece.last_row - piece.first_row;
+                    ASSERT_GE(rows, std::min(work.rows, work.min_rows));
+                    ASSERT_LE(rows, queue.piece_rows());
+                    for (size_t b = piece.first_block; b < piece.last_block; ++b) {
+                        // Pieces of rows come in order, each after the ones before it.
+                        ASSERT_EQ(rows_of_block[piece.panel][b], piece.first_row);
+                        rows_of_block[piece.panel][b] = piece.last_row;
+                    }
+                }
+                for (const auto& panel : rows_of_block) {
+                    for (const size_t rows : panel) ASSERT_EQ(rows, work.rows);
+                }
+            });
+        }
+    }
+}
+
+TEST(PieceQueue, SplitsByRowsWhereColumnsAreFew) {
+    tbb::task_arena arena(8);
+    arena.execute([] {
+        const std::vector<Panel> panels{{2, 8192}};
+        PieceQueue queue(panels, 1024, 24);
+        EXPECT_EQ(queue.workers(), 8);
+        EXPECT_EQ(queue.piece_rows(), 64);
+    });
+}
+
+// Bytes that canaries around outputs would show to be overwritten.
+constexpr float kGuard = 1234.5F;
+
+struct Output {
+    size_t rows, width, stride;
+    std::vector<float> values;
+    Output(size_t rows_, size_t width_)
+        : rows(rows_), width(width_), stride(width_ + 3), values(rows_ * stride, kGuard) {}
+};
+
+void expect_guarded(const Output& out) {
+    for (size_t row = 0; row < out.rows; ++row) {
+        for (size_t at = out.width; at < out.stride; ++at) {
+            ASSERT_EQ(out.values[row * out.stride + at], kGuard) << "row " << row;
+        }
+    }
+}
+
+struct Shape {
+    size_t rows, columns;
+};
+
+class Drivers : public testing::TestWithParam<std::tuple<Shape, ActivationPrecision>> {};
+
+TEST_P(Drivers, GiveTheSameInAnyNumberOfThreads) {
+    const auto [shape, precision] = GetParam();
+    const auto [rows, columns] = shape;
+    // Wide enough for several pieces; one of less than a block.
+    const Matrix a(500, columns, 1), b(200, columns, 4), c(7, columns, 7);
+    // The first value lies where a vector load of 64 bytes would fault.
+    const auto values = random_floats(rows * columns + 1, 10);
+    const float* x = values.data() + 1;
+    const auto gamma = random_floats(columns, 11, 0.5F, 1.5F);
+    const auto bias = random_floats(500, 12);
+    const auto residual = random_floats(rows * 200, 13);
+    const auto run = [&](int threads) {
+        std::vector<Output> outputs{{rows, 500}, {rows, 200}, {rows, 7}};
+        std::vector<LinearJob> jobs(3);
+        const PackedWeights* weights[] = {&a.view, &b.view, &c.view};
+        for (size_t i = 0; i < jobs.size(); ++i) {
+            jobs[i].weights = weights[i];
+            jobs[i].out = outputs[i].values.data();
+            jobs[i].out_stride = outputs[i].stride;
+        }
+        jobs[0].bias = bias.data();
+        jobs[1].residual = residual.data();
+        jobs[1].residual_stride = 200;
+        tbb::task_arena arena(threads);
+        arena.execute([&] {
+            run_linear_jobs(x, rows, columns, {gamma.data(), 1e-6F}, jobs.data(), jobs.size(),
+                            precision);
+        });
+        return outputs;
+    };
+    const auto expected = run(1);
+    for (const auto& output : expected) expect_guarded(output);
+    for (const int threads : {2, 4}) {
+        const auto got = run(threads);
+        for (size_t i = 0; i < got.size(); ++i) {
+            EXPECT_EQ(got[i].values, expected[i].values) << threads << " threads, output " << i;
+        }
+    }
+}
+
+TEST_P(Drivers, AllocateNothingInTheSteadyState) {
+    const auto [shape, precision] = GetParam();
+    const auto [rows, columns] = shape;
+    const Matrix gate(640, columns, 1), up(640, columns, 4), down(columns, 640, 7);
+    const auto x = random_floats(rows * columns, 10);
+    const auto gamma = random_floats(columns, 11, 0.5F, 1.5F);
+    std::vector<float> wide(rows * 640), out(rows * columns);
+    LinearJob job;
+    job.weights = &gate.view;
+    job.out = wide.data();
+    job.out_stride = 640;
+    GatedMlpJob mlp;
+    mlp.gate = &gate.view;
+    mlp.up = &up.view;
+    mlp.down = &down.view;
+    mlp.multiply = ovfast::kernels::vector_kernels().silu_multiply;
+    mlp.residual = x.data();
+    mlp.out = out.data();
+    const auto run = [&, rows = rows, columns = columns, precision = precision] {
+        run_linear_jobs(x.data(), rows, columns, {gamma.data(), 1e-6F}, &job, 1, precision);
+        run_gated_mlp(x.data(), rows, columns, {gamma.data(), 1e-6F}, mlp, precision);
+    };
+    tbb::task_arena alone(1);
+    alone.execute(run);
+    const size_t before = allocations;
+    alone.execute([&] {
+        for (int i = 0; i < 5; ++i) run();
+    });
+    EXPECT_EQ(allocations, before);
+
+    // A worker grows its scratch memory when it gets its first piece, which may be late.
+    tbb::task_arena arena(3);
+    arena.execute([&] {
+        for (int i = 0; i < 5; ++i) run();
+    });
+    const size_t before_threads = allocations;
+    arena.execute([&] {
+        for (int i = 0; i < 50; ++i) run();
+    });
+    EXPECT_LE(allocations - before_threads, 10);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, Drivers,
+    testing::Combine(testing::Values(Shape{1, 896}, Shape{1, 100}, Shape{3, 96}, Shape{16, 256},
+                                     Shape{40, 896}, Shape{300, 96}, Shape{130, 100}),
+                     testing::Values(ActivationPrecision::Int8, ActivationPrecision::Exact)),
+    [](const auto& tested) {
+        const auto& shape = std::get<0>(tested.param);
+        return std::to_string(shape.rows) + "x" + std::to_string(shape.columns) +
+               (std::get<1>(tested.param) == ActivationPrecision::Exact ? "_exact" : "_int8");
+    });
+
+TEST(ParallelLinear, WorkInsideOfParallelWork) {
+    // A thread that waits for its own work must not begin another's on the same workspace.
+    const Matrix weights(500, 256, 1);
+    const size_t tasks = 64, rows = 40;
+    const auto x = random_floats(tasks * rows * 256, 3);
+    std::vector<float> out(tasks * rows * 500), expected(out.size());
+    const auto run = [&](size_t task, std::vector<float>& to) {
+        LinearJob job;
+        job.weights = &weights.view;
+        job.out = to.data() + task * rows * 500;
+        job.out_stride = 500;
+        run_linear_jobs(x.data() + task * rows * 256, rows, 256, {}, &job, 1,
+                        ActivationPrecision::Int8);
+    };
+    for (size_t task = 0; task < tasks; ++task) run(task, expected);
+    tbb::task_arena arena(4);
+    arena.execute(
+        [&] { tbb::parallel_for(size_t{0}, tasks, [&](size_t task) { run(task, out); }); });
+    EXPECT_EQ(out, expected);
+}
+
+}  // namespace
