@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
+import demo
 import pytest
 from fresh_process import run_fresh
 from measure import QuietProbe
+from oracle import Oracle
 from peers import OUR_OWN, PEERS, Peer, PeerUnavailableError, Target, load_peer
 from prompts import PromptSource
-
-from ovfast.cache import cache_dir, cached_export
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,26 +33,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--model-dir",
         default=os.environ.get("OVFAST_BENCH_MODEL_DIR"),
-        help="model directory instead of the exported demo model (env OVFAST_BENCH_MODEL_DIR)",
+        help="stock model directory instead of the demo model (env OVFAST_BENCH_MODEL_DIR)",
     )
     group.addoption(
         "--gguf",
         default=os.environ.get("OVFAST_BENCH_GGUF"),
         help="the GGUF file that --model-dir was made from (env OVFAST_BENCH_GGUF)",
     )
+    group.addoption(
+        "--packed-dir",
+        default=os.environ.get("OVFAST_BENCH_PACKED_DIR"),
+        help="--model-dir in packed form, for ovfast (env OVFAST_BENCH_PACKED_DIR)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "target" in metafunc.fixturenames:
+        names = ["given"] if metafunc.config.getoption("model_dir") else list(demo.FORMS)
+        # Session scope also orders the tests by model, so that one is loaded at a time.
+        metafunc.parametrize("target", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def target(pytestconfig: pytest.Config) -> Target:
-    model_dir = pytestconfig.getoption("model_dir")
-    gguf = pytestconfig.getoption("gguf")
-    if model_dir is not None:
-        return Target(Path(model_dir), Path(gguf) if gguf else None)
-    if gguf is None:
-        gguf = os.environ.get("OVFAST_DEMO_MODEL") or next(cache_dir().glob("demo/*.gguf"), None)
+def target(request: pytest.FixtureRequest) -> Target:
+    option = request.config.getoption
+    if request.param == "given":
+        gguf, packed = option("gguf"), option("packed_dir")
+        return Target(
+            "given",
+            Path(option("model_dir")),
+            Path(gguf) if gguf else None,
+            Path(packed) if packed else None,
+        )
+    gguf = demo.find(option("gguf"))
     if gguf is None:
         pytest.exit("no demo model in the cache: `make demo-model` fetches it", returncode=4)
-    return Target(cached_export(gguf, progress=False), Path(gguf))
+    try:
+        return demo.FORMS[request.param](gguf)
+    except demo.CannotMakeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def oracle(target: Target) -> Callable[[], Oracle]:
+    """Loads the oracle when it is first asked for: after the engines have been measured."""
+    return lru_cache(maxsize=1)(lambda: Oracle(target.model_dir))
 
 
 @pytest.fixture(scope="session")

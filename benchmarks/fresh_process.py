@@ -22,14 +22,16 @@ _TIMEOUT_SECONDS = 300
 def run_fresh(peer: str, target: Target, prompt: Sequence[int], new_tokens: int) -> dict[str, Any]:
     """Start a process that loads `peer` and answers `prompt`.
 
-    Returns token_ids, load_seconds, first_token_seconds (from the start of the process) and memory,
-    bytes by field of /proc/self/status. Raises PeerUnavailableError when the peer cannot run here, which
+    Returns token_ids, load_seconds, first_token_seconds (from the start of the process),
+    weights_bytes (None if unknown) and memory, bytes by field of /proc/self/status. Raises PeerUnavailableError when the peer cannot run here, which
     includes a crash.
     """
     task = {
         "peer": peer,
+        "name": target.name,
         "model_dir": str(target.model_dir.resolve()),
         "gguf": target.gguf and str(target.gguf.resolve()),
+        "packed_dir": target.packed_dir and str(target.packed_dir.resolve()),
         "prompt": list(prompt),
         "new_tokens": new_tokens,
         "started": time.monotonic(),
@@ -64,7 +66,12 @@ def _memory() -> dict[str, int]:
 
 def main() -> None:
     task = json.load(sys.stdin)
-    target = Target(Path(task["model_dir"]), task["gguf"] and Path(task["gguf"]))
+    target = Target(
+        task["name"],
+        Path(task["model_dir"]),
+        task["gguf"] and Path(task["gguf"]),
+        task["packed_dir"] and Path(task["packed_dir"]),
+    )
     began = time.monotonic()
     try:
         peer = load_peer(task["peer"], target)
@@ -77,6 +84,7 @@ def main() -> None:
         "token_ids": run.token_ids,
         "load_seconds": loaded - began,
         "first_token_seconds": loaded + run.ttft_seconds - task["started"],
+        "weights_bytes": peer.weights_bytes(),
         "memory": _memory(),
     }
     peer.close()

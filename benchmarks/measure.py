@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from peers import OUR_OWN, Peer
 
+from ovfast import _core
+
 T = TypeVar("T")
 
 # Well beyond any last-level cache, or the probe would measure that.
@@ -34,6 +36,7 @@ class QuietProbe:
         self._message = bytes(4 << 20)
         self._threads = len(os.sched_getaffinity(0))
         self._pool = ThreadPoolExecutor(self._threads)
+        self._native = getattr(_core, "read_bandwidth", None)
         self.cpu_seconds: list[float] = []
         self.read_gb_per_second: list[float] = []
 
@@ -43,9 +46,14 @@ class QuietProbe:
         hashlib.sha256(self._message).digest()
         self.cpu_seconds.append(time.perf_counter() - started)
 
+        self.read_gb_per_second.append(self._read_bandwidth() / 1e9)
+
+    def _read_bandwidth(self) -> float:
+        if self._native is not None:
+            return float(self._native())
         started = time.perf_counter()
         list(self._pool.map(np.max, np.array_split(self._buffer, self._threads)))
-        self.read_gb_per_second.append(_PROBE_BYTES / 1e9 / (time.perf_counter() - started))
+        return _PROBE_BYTES / (time.perf_counter() - started)
 
     def summary(self, since: int = 0) -> dict[str, float | bool]:
         """What the samples from number `since` on say; spreads are worst over median, 1 is quiet.
@@ -119,6 +127,7 @@ def record(
     benchmark: Any,
     *,
     metric: str,
+    model: str,
     case: str,
     unit: str,
     samples: Mapping[str, Sequence[float]],
@@ -129,6 +138,7 @@ def record(
     reference = next(iter(medians.values()))
     benchmark.extra_info.update(
         metric=metric,
+        model=model,
         case=case,
         unit=unit,
         samples={name: list(map(float, values)) for name, values in samples.items()},

@@ -17,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+# The longest prompt that is measured, and its answer.
+_LONGEST_CONTEXT = 8192 + 128
+
 
 class PeerUnavailableError(Exception):
     """A peer that cannot run here; the message says why."""
@@ -24,10 +27,15 @@ class PeerUnavailableError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """What is run: a model directory, and the GGUF file that it was made from where there is one."""
+    """One model in the forms that engines take."""
 
+    name: str
     model_dir: Path
-    gguf: Path | None
+    """A stock directory, which every engine on OpenVINO can run."""
+    gguf: Path | None = None
+    """The file that it was made from."""
+    packed_dir: Path | None = None
+    """The same, packed: what ovfast runs. Without one it packs the stock directory itself."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,10 @@ class Peer(ABC):
 
     @abstractmethod
     def _generate(self, prompt: Sequence[int], new_tokens: int) -> Run: ...
+
+    def weights_bytes(self) -> int | None:
+        """Bytes of the weights that the engine reads from its files; None if it does not tell."""
+        return None
 
     def generate(self, prompt: Sequence[int], new_tokens: int) -> Run:
         """Answer `prompt` with `new_tokens` tokens, alone on the machine."""
@@ -88,7 +100,10 @@ class Ovfast(Peer):
     def __init__(self, target: Target) -> None:
         import ovfast
 
-        self._llm = ovfast.LLM(str(target.model_dir), progress=False)
+        self._llm = ovfast.LLM(str(target.packed_dir or target.model_dir), progress=False)
+
+    def weights_bytes(self) -> int | None:
+        return int(self._llm.info.weights_bytes)
 
     def _generate(self, prompt: Sequence[int], new_tokens: int) -> Run:
         answer = self._llm.generate(prompt, **self._options(new_tokens))
@@ -128,6 +143,17 @@ class Ovfast(Peer):
     def close(self) -> None:
         self._llm.close()
         super().close()
+
+
+class OvfastStock(Ovfast):
+    """The same engine on OpenVINO's own operations."""
+
+    name = "ovfast-stock"
+
+    def __init__(self, target: Target) -> None:
+        import ovfast
+
+        self._llm = ovfast.LLM(str(target.model_dir), progress=False, packed="never")
 
 
 class PythonPath(Peer):
@@ -238,7 +264,7 @@ class LlamaCpp(Peer):
 
         self._llm = llama_cpp.Llama(
             str(target.gguf),
-            n_ctx=4096,
+            n_ctx=_LONGEST_CONTEXT,
             # Its default is half the processors, which would not be the same race.
             n_threads=len(os.sched_getaffinity(0)),
             verbose=False,
@@ -262,10 +288,11 @@ class LlamaCpp(Peer):
 
 
 PEERS: dict[str, type[Peer]] = {
-    peer.name: peer for peer in (Ovfast, PythonPath, GenAI, GenAIContinuousBatching, LlamaCpp)
+    peer.name: peer
+    for peer in (Ovfast, OvfastStock, PythonPath, GenAI, GenAIContinuousBatching, LlamaCpp)
 }
 
-OUR_OWN = (Ovfast.name, PythonPath.name)
+OUR_OWN = (Ovfast.name, OvfastStock.name, PythonPath.name)
 
 
 def load_peer(name: str, target: Target) -> Peer:

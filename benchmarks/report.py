@@ -33,11 +33,10 @@ def markdown(run: dict[str, Any]) -> str:
         "Medians; in brackets the ratio to the first column of engines, then the number of rounds.",
         "",
         *_table(
-            ["what", "case", "unit", *peers, "rounds"],
+            ["model", "what", "case", "unit", *peers, "rounds"],
             [
                 [
-                    info["metric"],
-                    info["case"],
+                    *_key(info),
                     info["unit"],
                     *(_cell(info, peer) for peer in peers),
                     str(max(len(values) for values in info["samples"].values())),
@@ -48,10 +47,14 @@ def markdown(run: dict[str, Any]) -> str:
     ]
     for info in entries:
         if "memory_mb" in info:
-            lines += ["", "## Memory of one process, MB", "", *_memory_table(info)]
+            title = f"## Memory of one process, MB, model {info['model']}"
+            lines += ["", title, "", *_memory_table(info)]
         if "infer_ms" in info:
             infer = sorted(info["infer_ms"])[len(info["infer_ms"]) // 2]
-            lines += ["", f"The model's own infer() took {infer:.2f} ms a step in that run."]
+            lines += [
+                "",
+                f"Model {info['model']}: infer() took {infer:.2f} ms a step where overhead was measured.",
+            ]
     lines += ["", "## Do the engines agree?", "", *_agreement(entries, peers)]
     lines += ["", "## Was the machine quiet?", "", *_quietness(entries)]
     absent = {name: why for info in entries for name, why in info.get("absent", {}).items()}
@@ -81,7 +84,8 @@ def plot(run: dict[str, Any], path: Path) -> None:
             axis.bar(place, info["median"][peer], color=colours[peer])
             axis.plot([place] * len(samples), samples, "k.", markersize=4, alpha=0.6)
         axis.set_xticks(range(len(info["samples"])), list(info["samples"]), fontsize=7)
-        axis.set_title(f"{info['metric']}, {info['unit']}\n{info['case']}", fontsize=9)
+        title = f"{info['model']}: {info['metric']}, {info['unit']}\n{info['case']}"
+        axis.set_title(title, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -105,10 +109,11 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 def _memory_table(info: dict[str, Any]) -> list[str]:
     memory = info["memory_mb"]
     return _table(
-        ["engine", "peak RSS", "private after the answer", "file-backed", "load, s"],
+        ["engine", "weights", "peak RSS", "private after the answer", "file-backed", "load, s"],
         [
             [
                 peer,
+                f"{info['weights_mb'][peer]:.0f}" if peer in info["weights_mb"] else "",
                 *(f"{memory[field][peer]:.0f}" for field in ("VmHWM", "RssAnon", "RssFile")),
                 f"{info['load_seconds'][peer]:.2f}",
             ]
@@ -118,9 +123,8 @@ def _memory_table(info: dict[str, Any]) -> list[str]:
 
 
 def _agreement(entries: list[dict[str, Any]], peers: list[str]) -> list[str]:
-    shared = [info for info in entries if "agreement" in info]
     different = {
-        f"{peer} ({info['case']})"
+        f"{peer} ({info['model']}, {info['case']})"
         for info in entries
         for peer, same in info.get("repeats", {}).items()
         if not same
@@ -129,24 +133,32 @@ def _agreement(entries: list[dict[str, Any]], peers: list[str]) -> list[str]:
         "Share of an answer's tokens in common with the first engine's, from its beginning. Greedy",
         "answers of engines that round differently part at the first close call.",
         "",
-        *_table(
-            ["what", "case", *peers],
-            [
-                [
-                    info["metric"],
-                    info["case"],
-                    *(
-                        f"{info['agreement'][peer]:.0%}" if peer in info["agreement"] else ""
-                        for peer in peers
-                    ),
-                ]
-                for info in shared
-            ],
-        ),
+        *_by_peer(entries, peers, "agreement", ".0%"),
+        "",
+        "How far the logit of a token in an answer was below the best one, at the worst token, by the",
+        "f32 logits of the stock graph. Close calls are below 1; nonsense is 10 and more.",
+        "",
+        *_by_peer(entries, peers, "worst_gap", ".2f"),
     ]
     if different:
         lines += ["", f"Answers changed from round to round: {', '.join(sorted(different))}."]
     return lines
+
+
+def _by_peer(entries: list[dict[str, Any]], peers: list[str], field: str, form: str) -> list[str]:
+    rows = [
+        [
+            *_key(info),
+            *(format(info[field][peer], form) if peer in info[field] else "" for peer in peers),
+        ]
+        for info in entries
+        if field in info
+    ]
+    return _table(["model", "what", "case", *peers], rows)
+
+
+def _key(info: dict[str, Any]) -> list[str]:
+    return [info["model"], info["metric"], info["case"]]
 
 
 def _quietness(entries: list[dict[str, Any]]) -> list[str]:
@@ -155,8 +167,7 @@ def _quietness(entries: list[dict[str, Any]]) -> list[str]:
         quiet = info["quiet"]
         rows.append(
             [
-                info["metric"],
-                info["case"],
+                *_key(info),
                 f"{quiet['cpu_spread']:.2f}",
                 f"{quiet['read_spread']:.2f}",
                 f"{quiet['read_gb_per_second']:.1f}",
@@ -166,7 +177,7 @@ def _quietness(entries: list[dict[str, Any]]) -> list[str]:
     return [
         "A fixed piece of work between measurements: worst time over median (1 is quiet).",
         "",
-        *_table(["what", "case", "CPU", "memory", "read GB/s", ""], rows),
+        *_table(["model", "what", "case", "CPU", "memory", "read GB/s", ""], rows),
     ]
 
 

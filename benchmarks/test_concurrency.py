@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from measure import QuietProbe, agreement, alternate, record
-from peers import Peer
+from oracle import Oracle, worst_gaps
+from peers import Peer, Target
 from prompts import PromptSource
 
 _PROMPT_TOKENS = 64
@@ -18,6 +19,8 @@ _NEW_TOKENS = 64
 def test_throughput(
     benchmark: Any,
     available: Callable[..., list[Peer]],
+    target: Target,
+    oracle: Callable[[], Oracle],
     prompts: PromptSource,
     rounds: Callable[[int], int],
     probe: QuietProbe,
@@ -43,9 +46,11 @@ def test_throughput(
         return answers, seconds
 
     results = alternate(benchmark, peers, together, rounds=rounds(own_rounds), probe=probe)
+    first_prompts = [prompts.prompt(_PROMPT_TOKENS, f"throughput 0 {i}") for i in range(requests)]
     record(
         benchmark,
         metric="throughput",
+        model=target.name,
         case=f"{requests} concurrent",
         unit="tokens/s",
         samples={
@@ -57,5 +62,12 @@ def test_throughput(
                 name: [answer for answers, _ in of_peer for answer in answers]
                 for name, of_peer in results.items()
             }
+        ),
+        worst_gap=worst_gaps(
+            oracle(),
+            {
+                name: list(zip(first_prompts, of_peer[0][0], strict=True))
+                for name, of_peer in results.items()
+            },
         ),
     )

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from measure import QuietProbe, alternate, record, repeats
-from peers import Peer
+from peers import PEERS, Peer, Target
 from prompts import PromptSource
 
 
 def test_engine_overhead(
     benchmark: Any,
     available: Callable[..., list[Peer]],
+    target: Target,
     prompts: PromptSource,
     rounds: Callable[[int], int],
     probe: QuietProbe,
 ) -> None:
     """One request: time from scheduling to the last token, less infer(), a step."""
-    peers = available(without=("genai", "genai-cb", "python", "llama.cpp"))
+    peers = available(without=tuple(name for name in PEERS if name != "ovfast"))
     prompt = prompts.prompt(32, "overhead")
     peers[0].generate(prompt, 8)
 
@@ -35,6 +36,7 @@ def test_engine_overhead(
     record(
         benchmark,
         metric="engine overhead",
+        model=target.name,
         case="batch 1, per step",
         unit="ms",
         samples={"ovfast": [1e3 * seconds for seconds in overhead]},

@@ -77,6 +77,8 @@ PYBIND11_MODULE(_core, m) {
     }
 
     ovfast::python::register_host(m);
+    ovfast::python::register_ops(m);
+    ovfast::python::register_pack(m);
     ovfast::python::register_gguf(m);
     ovfast::python::register_sampling(m);
     ovfast::python::register_text(m);

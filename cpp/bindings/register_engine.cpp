@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "ovfast/engine.hpp"
+#include "progress.hpp"
 #include "register.hpp"
 
 namespace py = pybind11;
@@ -81,6 +82,21 @@ void register_options(py::module_& m) {
         .def_readwrite("max_context", &EngineOptions::max_context,
                        "Tokens of context; 0 is bounded by the KV cache alone.")
         .def_readwrite("eos_token_ids", &EngineOptions::eos_token_ids, "Tokens that end an answer.")
+        .def_readwrite(
+            "packed", &EngineOptions::packed,
+            "\"auto\": on packed weights, packed at the first load of a stock directory; "
+            "\"never\": on OpenVINO's own operations.")
+        .def_readwrite("activation_precision", &EngineOptions::activation_precision,
+                       "\"int8\" or \"exact\" (f32): of activations in linear layers.")
+        .def_readwrite("attention", &EngineOptions::attention,
+                       "\"auto\", \"ovfast\" (keys and values in bf16) or \"openvino\".")
+        .def_property(
+            "progress", [](const EngineOptions&) { return py::none(); },
+            [](EngineOptions& self, const py::object& callback) {
+                self.progress = python_progress(callback);
+            },
+            "progress(fraction, what), called while a model is packed; it cancels by returning "
+            "False or raising. Write only.")
         .def_readwrite("properties", &EngineOptions::properties,
                        "Further OpenVINO properties, name to value; unknown ones are refused. "
                        "Reading gives a copy: assign to change it.")
@@ -100,7 +116,17 @@ void register_options(py::module_& m) {
         .def_readonly("read_seconds", &EngineInfo::read_seconds, "Reading and rewriting the model.")
         .def_readonly("compile_seconds", &EngineInfo::compile_seconds)
         .def_readonly("lm_head_rows", &EngineInfo::lm_head_rows,
-                      "Whether logits are computed only for the tokens that are sampled.");
+                      "Whether logits are computed only for the tokens that are sampled.")
+        .def_readonly("attention", &EngineInfo::attention, "\"ovfast\" or \"openvino\".")
+        .def_readonly("attention_reason", &EngineInfo::attention_reason,
+                      "Why attention is not ovfast's; empty otherwise.")
+        .def_readonly("packed", &EngineInfo::packed, "Linear layers run on packed weights.")
+        .def_readonly("packed_dir", &EngineInfo::packed_dir,
+                      "Where those are; empty when they are in memory only, or not packed.")
+        .def_readonly("weights_bytes", &EngineInfo::weights_bytes, "Of all constants.")
+        .def_readonly("unpacked_layers", &EngineInfo::unpacked_layers,
+                      "Layers with constant weights that were left as they are.")
+        .def_readonly("notes", &EngineInfo::notes, "What a person should know.");
 }
 
 void register_results(py::module_& m) {

@@ -4,6 +4,7 @@
 
 #include "ovfast/error.hpp"
 #include "ovfast/gguf.hpp"
+#include "progress.hpp"
 #include "register.hpp"
 
 namespace py = pybind11;
@@ -47,18 +48,6 @@ py::dict metadata(const GgufHeader& header) {
     return dict;
 }
 
-/// Calls a Python function from the thread that converts; None and True go on, False cancels. An
-/// exception (Ctrl+C among them) passes through the conversion and surfaces in the caller.
-Progress python_progress(const py::object& callback) {
-    return [callback](double fraction, const std::string& what) {
-        py::gil_scoped_acquire gil;
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-        if (callback.is_none()) return true;
-        const py::object go_on = callback(fraction, what);
-        return go_on.is_none() || go_on.cast<bool>();
-    };
-}
-
 }  // namespace
 
 void register_gguf(py::module_& m) {
@@ -95,13 +84,15 @@ void register_gguf(py::module_& m) {
     m.def(
         "import_gguf",
         [](const std::filesystem::path& path, const std::filesystem::path& out_dir,
-           const py::object& progress) {
+           const py::object& progress, bool packed) {
             const Progress report = python_progress(progress);
-            py::gil_scoped_release release;
-            import_gguf(path, out_dir, report);
+            const py::gil_scoped_release release;
+            return import_gguf(path, out_dir, report, packed);
         },
-        py::arg("path"), py::arg("out_dir"), py::arg("progress") = py::none(),
+        py::arg("path"), py::arg("out_dir"), py::arg("progress") = py::none(), py::kw_only(),
+        py::arg("packed") = true,
         "Converts a GGUF file to openvino_model.xml and .bin in the existing directory out_dir.\n\n"
+        "packed: on packed weights, where they can be packed; without, other programs can run it. "
         "progress(fraction, what) is called now and then with a fraction in [0, 1]; it cancels by "
         "returning False or raising. Raises ModelError (bad file, unsupported architecture or "
         "type) or Error (cancelled, disk full). Partial files are left to the caller.");

@@ -21,6 +21,10 @@ public:
 
     /// Samples the next token from `logits[vocabulary]`.
     Delta write(const float* logits, size_t vocabulary);
+    /// See Sampler::largest_needed().
+    size_t largest_needed(std::vector<int64_t>& lowered) const {
+        return sampler_.largest_needed(lowered);
+    }
     /// Ends the answer early: the text that was held back in case a character or a stop string
     /// went on.
     Delta cancel();

@@ -22,10 +22,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-EngineOptions with_end_of_sequence(EngineOptions options, const Tokenizer& tokenizer) {
+EngineOptions to_keep(EngineOptions options, const Tokenizer& tokenizer) {
     if (options.eos_token_ids.empty() && tokenizer.eos_token_id()) {
         options.eos_token_ids = {*tokenizer.eos_token_id()};
     }
+    options.progress = nullptr;  // the caller's, for the time of loading
     return options;
 }
 
@@ -65,8 +66,8 @@ struct Engine::Impl {
     Impl(const std::filesystem::path& model_dir, std::shared_ptr<const Tokenizer> text,
          const EngineOptions& engine_options)
         : tokenizer(std::move(text)),
-          options(with_end_of_sequence(engine_options, *tokenizer)),
-          model(model_dir, options),
+          options(to_keep(engine_options, *tokenizer)),
+          model(model_dir, engine_options),
           vocabulary(
               std::min(model.info().vocab_size, static_cast<int64_t>(tokenizer->vocab_size()))),
           scheduler(
@@ -92,6 +93,7 @@ struct Engine::Impl {
     void work();
     bool accept();
     void step();
+    void ask_for_logits(const std::vector<Sequence*>& sampled);
     void write_answers();
     bool extend(Sample& sample);
     void cancel(Sequence& sequence);
@@ -115,6 +117,7 @@ struct Engine::Impl {
     StepBatch batch;
     uint64_t steps = 0;
     std::vector<Sample> samples;
+    std::vector<int64_t> lowered;
     tbb::task_arena arena;
     std::thread thread;  // last: it starts when all else is there
 };
@@ -239,6 +242,8 @@ void Engine::Impl::step() {
     const std::vector<Sequence*> sampled = scheduler.plan(batch);
     if (batch.token_ids.empty()) return;
 
+    ask_for_logits(sampled);
+
     ++steps;
     const auto start = Clock::now();
     const float* logits = model.run(batch);
@@ -262,6 +267,25 @@ void Engine::Impl::step() {
     if (failed) {
         scheduler.remove_if([](const RequestState& request) { return request.ended(); });
     }
+}
+
+// Says which logits the samplers will look at: of a large vocabulary, few of them come cheaper.
+void Engine::Impl::ask_for_logits(const std::vector<Sequence*>& sampled) {
+    size_t most = 0;
+    for (size_t row = 0; row < sampled.size(); ++row) {
+        lowered.clear();
+        const size_t needed = sampled[row]->writer->largest_needed(lowered);
+        if (needed == 0) {
+            batch.not_counted.clear();
+            return;
+        }
+        most = std::max(most, needed);
+        for (const int64_t id : lowered) {
+            if (id >= model.info().vocab_size) continue;
+            batch.not_counted.push_back(static_cast<int64_t>(row) * model.info().vocab_size + id);
+        }
+    }
+    batch.top_k = {static_cast<int64_t>(most), vocabulary};
 }
 
 // Chooses the next token of each sample. Reading 150,000 logits takes tens of microseconds, so many

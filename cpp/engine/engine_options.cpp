@@ -26,6 +26,17 @@ void EngineOptions::validate() const {
     if (max_sequences < 1) refuse("max_sequences", max_sequences, "at least 1");
     if (num_threads < 0) refuse("num_threads", num_threads, "at least 1, or 0 to derive it");
     if (max_context < 0) refuse("max_context", max_context, "at least 1, or 0 for no bound");
+    if (packed != "auto" && packed != "never") {
+        throw std::invalid_argument("packed is '" + packed + "', expected 'auto' or 'never'");
+    }
+    if (activation_precision != "int8" && activation_precision != "exact") {
+        throw std::invalid_argument("activation_precision is '" + activation_precision +
+                                    "', expected 'int8' or 'exact'");
+    }
+    if (attention != "auto" && attention != "ovfast" && attention != "openvino") {
+        throw std::invalid_argument("attention is '" + attention +
+                                    "', expected 'auto', 'ovfast' or 'openvino'");
+    }
     for (const int64_t id : eos_token_ids) {
         if (id < 0) refuse("eos_token_ids", id, "token ids, which are not negative");
     }

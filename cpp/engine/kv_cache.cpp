@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "ops/paged_attention.hpp"
 #include "ovfast/error.hpp"
 
 namespace ovfast {
@@ -75,16 +76,56 @@ KvCache::Layout KvCache::layout(const ov::CompiledModel& model) {
     return layout;
 }
 
+KvCache::Layout KvCache::layout(const std::vector<kernels::AttentionShape>& layers) {
+    Layout layout;
+    layout.layers = layers.size();
+    layout.block_tokens = kernels::kAttentionBlock;
+    for (const kernels::AttentionShape& shape : layers) {
+        layout.block_bytes +=
+            shape.kv_heads * (shape.key_block() + shape.value_block()) * sizeof(uint16_t);
+    }
+    return layout;
+}
+
 KvCache::KvCache(const ov::CompiledModel& model, ov::InferRequest& request, int32_t blocks) {
     std::vector<CacheInput> inputs = cache_inputs(model, "key_cache.");
     for (CacheInput& input : cache_inputs(model, "value_cache.")) {
         inputs.push_back(std::move(input));
     }
-    constexpr size_t kPage = 4096;  // each tensor starts on a page: no page serves two layers
-    const auto padded = [&](const CacheInput& input) {
-        return (input.block_bytes * static_cast<size_t>(blocks) + kPage - 1) / kPage * kPage;
-    };
-    for (const CacheInput& input : inputs) mapping_size_ += padded(input);
+    std::vector<size_t> block_bytes;
+    for (const CacheInput& input : inputs) block_bytes.push_back(input.block_bytes);
+    map(block_bytes, static_cast<size_t>(blocks));
+    for (size_t i = 0; i < inputs.size(); ++i) {
+        const auto& port = inputs[i].port;
+        ov::PartialShape shape = port.get_partial_shape();
+        shape[0] = blocks;
+        request.set_tensor(port,
+                           ov::Tensor(port.get_element_type(), shape.to_shape(), parts_[i].data));
+    }
+}
+
+KvCache::KvCache(const std::vector<kernels::AttentionShape>& layers, ov::InferRequest& request,
+                 int32_t blocks) {
+    std::vector<size_t> block_bytes;
+    for (const kernels::AttentionShape& shape : layers) {
+        block_bytes.push_back(shape.kv_heads * shape.key_block() * sizeof(uint16_t));
+        block_bytes.push_back(shape.kv_heads * shape.value_block() * sizeof(uint16_t));
+    }
+    map(block_bytes, static_cast<size_t>(blocks));
+    std::vector<kernels::KvLayer> memory;
+    for (size_t i = 0; i < parts_.size(); i += 2) {
+        memory.push_back({reinterpret_cast<uint16_t*>(parts_[i].data),
+                          reinterpret_cast<uint16_t*>(parts_[i + 1].data)});
+    }
+    store_ = std::make_unique<ops::KvStore>(std::move(memory), static_cast<size_t>(blocks));
+    store_number_ = store_->number();
+    request.set_tensor(ops::kKvStoreInput, ov::Tensor(ov::element::i64, {1}, &store_number_));
+}
+
+void KvCache::map(const std::vector<size_t>& block_bytes, size_t blocks) {
+    constexpr size_t kPage = 4096;  // each part starts on a page: no page serves two layers
+    const auto padded = [&](size_t bytes) { return (bytes * blocks + kPage - 1) / kPage * kPage; };
+    for (const size_t bytes : block_bytes) mapping_size_ += padded(bytes);
     mapping_ = mmap(nullptr, mapping_size_, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapping_ == MAP_FAILED) {
@@ -94,13 +135,9 @@ KvCache::KvCache(const ov::CompiledModel& model, ov::InferRequest& request, int3
                             "; ask for less with kv_cache_gb");
     }
     auto* data = static_cast<uint8_t*>(mapping_);
-    for (const CacheInput& input : inputs) {
-        ov::PartialShape shape = input.port.get_partial_shape();
-        shape[0] = blocks;
-        request.set_tensor(input.port,
-                           ov::Tensor(input.port.get_element_type(), shape.to_shape(), data));
-        parts_.push_back({data, input.block_bytes});
-        data += padded(input);
+    for (const size_t bytes : block_bytes) {
+        parts_.push_back({data, bytes});
+        data += padded(bytes);
     }
 }
 

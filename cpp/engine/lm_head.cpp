@@ -1,10 +1,13 @@
 #include "engine/lm_head.hpp"
 
+#include <algorithm>
 #include <openvino/op/op.hpp>
 #include <openvino/opsets/opset13.hpp>
 #include <optional>
 #include <vector>
 
+#include "ops/lm_head.hpp"
+#include "ops/packed_ops.hpp"
 #include "ovfast/error.hpp"
 
 namespace ovfast {
@@ -51,8 +54,18 @@ std::optional<int64_t> width_of(const ov::PartialShape& shape) {
     return shape[shape.size() - 1].get_length();
 }
 
-// Width of the hidden state that `matmul` turns into logits; 0 when it is not an lm_head.
-int64_t lm_head_input_width(const op::MatMul& matmul, int64_t vocabulary) {
+// Width of the hidden state that `node` turns into logits; 0 when it is not an lm_head.
+int64_t lm_head_input_width(const ov::Node& node, int64_t vocabulary) {
+    if (const auto* packed = dynamic_cast<const ops::FullyConnected*>(&node)) {
+        // A residual has a row for each token too, which would have to be chosen like the others.
+        const ops::FullyConnected::Attributes& attributes = packed->attributes();
+        return attributes.rows == vocabulary && !attributes.residual ? attributes.columns : 0;
+    }
+    if (const auto* head = dynamic_cast<const ops::LMHead*>(&node)) {
+        return head->attributes().rows == vocabulary ? head->attributes().columns : 0;
+    }
+    if (!ov::is_type<op::MatMul>(&node)) return 0;
+    const auto& matmul = static_cast<const op::MatMul&>(node);
     const std::optional<int64_t> hidden = width_of(matmul.get_input_partial_shape(0));
     const ov::PartialShape weights = matmul.get_input_partial_shape(1);
     if (!hidden || matmul.get_transpose_a() || weights.is_dynamic()) return 0;
@@ -78,22 +91,38 @@ std::shared_ptr<ov::Model> split_lm_head(const std::shared_ptr<ov::Model>& model
     rows->set_friendly_name(kLogitRows);
     rows->get_output_tensor(0).set_names({kLogitRows});
 
-    std::vector<std::shared_ptr<ov::Node>> after;  // from the output back to the MatMul
+    std::vector<std::shared_ptr<ov::Node>> after;  // from the output back to the lm_head
     std::shared_ptr<ov::Node> node = result->get_input_node_shared_ptr(0);
     while (only_moves_dimensions(*node) || works_on_each_logit(*node, *vocabulary)) {
         after.push_back(node);
         node = node->get_input_node_shared_ptr(0);
     }
-    const auto matmul = ov::as_type_ptr<op::MatMul>(node);
-    const int64_t hidden = matmul ? lm_head_input_width(*matmul, *vocabulary) : 0;
+    const int64_t hidden = lm_head_input_width(*node, *vocabulary);
 
     std::shared_ptr<ov::Model> lm_head;
     ov::Output<ov::Node> chosen;
     if (hidden != 0) {
         const auto state =
             std::make_shared<op::Parameter>(ov::element::f32, ov::PartialShape{-1, hidden});
-        ov::Output<ov::Node> logits =
-            matmul->clone_with_new_inputs({state, matmul->input_value(1)});
+        ov::OutputVector operands = node->input_values();
+        operands[0] = state;
+        ov::ParameterVector parameters{state};
+        // Nothing after it may change the order of the logits.
+        const bool in_order = std::all_of(after.begin(), after.end(), [](const auto& later) {
+            return only_moves_dimensions(*later) || ov::is_type<op::Convert>(later);
+        });
+        if (ov::is_type<ops::LMHead>(node) && in_order) {
+            const auto add = [&](size_t index, const char* name, const ov::PartialShape& shape) {
+                const auto input = std::make_shared<op::Parameter>(ov::element::i64, shape);
+                input->set_friendly_name(name);
+                input->get_output_tensor(0).set_names({name});
+                operands[index] = input;
+                parameters.push_back(input);
+            };
+            add(ops::LMHead::kTopKInput, kTopK, {2});
+            add(ops::LMHead::kNotCountedInput, kNotCounted, {-1});
+        }
+        ov::Output<ov::Node> logits = node->clone_with_new_inputs(operands);
         for (auto it = after.rbegin(); it != after.rend(); ++it) {
             if (only_moves_dimensions(**it)) continue;
             ov::OutputVector inputs = (*it)->input_values();
@@ -103,9 +132,9 @@ std::shared_ptr<ov::Model> split_lm_head(const std::shared_ptr<ov::Model>& model
         // Constants may carry leading dimensions of 1, [1, 1, vocabulary], and broadcast the rest.
         logits = std::make_shared<op::Reshape>(
             logits, op::Constant::create(ov::element::i64, {2}, {int64_t{-1}, *vocabulary}), false);
-        lm_head = std::make_shared<ov::Model>(ov::OutputVector{as_f32(logits)},
-                                              ov::ParameterVector{state}, "lm_head");
-        chosen = gather_rows(matmul->input_value(0), hidden, rows);
+        lm_head =
+            std::make_shared<ov::Model>(ov::OutputVector{as_f32(logits)}, parameters, "lm_head");
+        chosen = gather_rows(node->input_value(0), hidden, rows);
     } else {
         chosen = gather_rows(result->input_value(0), *vocabulary, rows);
     }

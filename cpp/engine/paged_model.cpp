@@ -2,20 +2,23 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <openvino/core/any.hpp>
-#include <openvino/op/util/op_types.hpp>
 #include <openvino/op/util/read_value_base.hpp>
 #include <openvino/pass/sdpa_to_paged_attention.hpp>
 #include <openvino/runtime/properties.hpp>
 #include <sstream>
 
 #include "engine/lm_head.hpp"
+#include "ops/packed_ops.hpp"
+#include "ops/paged_attention.hpp"
 #include "ovfast/error.hpp"
 #include "ovfast/host.hpp"
+#include "runtime/model_writer.hpp"
+#include "runtime/pack_model.hpp"
+#include "runtime/packed_store.hpp"
 
 namespace ovfast {
 namespace {
@@ -26,46 +29,45 @@ double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// OpenVINO's messages carry file names and line numbers of its own sources; the last line says why.
-std::string reason(const std::exception& e) {
-    std::string text = e.what();
-    while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0) {
-        text.pop_back();
-    }
-    const size_t line = text.rfind('\n');
-    return line == std::string::npos ? text : text.substr(line + 1);
-}
-
 bool has_input(const ov::Model& model, const std::string& name) {
     const std::vector<ov::Output<const ov::Node>> inputs = model.inputs();
     return std::any_of(inputs.begin(), inputs.end(),
                        [&](const auto& input) { return input.get_names().count(name) != 0; });
 }
 
-std::shared_ptr<ov::Model> read_decoder(ov::Core& core, const std::filesystem::path& dir) {
-    const std::filesystem::path xml = dir / "openvino_model.xml";
-    if (!std::filesystem::is_regular_file(xml)) {
-        throw ModelError("no openvino_model.xml in " + dir.string() +
-                         "; write one with `ovfast export`");
+// Reads the model as the options want it, and tells how it came.
+LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
+                         const EngineOptions& options) {
+    LoadedModel loaded;
+    if (options.packed == "auto") {
+        loaded = load_packed(core, dir, options.progress);
+    } else if (is_packed(dir)) {
+        throw std::invalid_argument(
+            "packed is 'never', but '" + dir.string() +
+            "' holds a packed model; export it with --no-pack to run it on OpenVINO's operations");
+    } else {
+        loaded.model = read_model(core, dir);
     }
-    std::shared_ptr<ov::Model> model;
-    try {
-        model = core.read_model(xml);
-    } catch (const std::exception& e) {
-        throw ModelError("cannot read " + xml.string() + ": " + reason(e));
-    }
-    if (!has_input(*model, "input_ids")) {
-        throw ModelError(xml.string() +
+    if (!has_input(*loaded.model, "input_ids")) {
+        throw ModelError((dir / "openvino_model.xml").string() +
                          " is no text-generation model: it has no input 'input_ids'");
     }
-    return model;
+    if (options.activation_precision == "exact") {
+        for (const auto& node : loaded.model->get_ops()) {
+            if (auto* op = dynamic_cast<ops::PackedOp*>(node.get())) {
+                op->set_activations(ops::Activations::Exact);
+            }
+        }
+    }
+    return loaded;
 }
 
 void page_attention(const std::shared_ptr<ov::Model>& model, const std::filesystem::path& dir) {
     try {
         ov::pass::SDPAToPagedAttention().run_on_model(model);
     } catch (const std::exception& e) {
-        throw ModelError("the attention of " + dir.string() + " cannot be paged: " + reason(e));
+        throw ModelError("the attention of " + dir.string() +
+                         " cannot be paged: " + short_reason(e));
     }
     for (const auto& node : model->get_ordered_ops()) {
         if (ov::is_type<ov::op::util::ReadValueBase>(node)) {
@@ -78,9 +80,10 @@ void page_attention(const std::shared_ptr<ov::Model>& model, const std::filesyst
 
 // What run() and the KV cache supply; any other input would be left unset.
 void check_inputs(const ov::Model& model, const std::filesystem::path& dir) {
-    constexpr std::array<const char*, 8> supplied{
-        "input_ids",     "position_ids",         "past_lens",       "subsequence_begins",
-        "block_indices", "block_indices_begins", "max_context_len", kLogitRows};
+    constexpr std::array<const char*, 9> supplied{
+        "input_ids",          "position_ids",  "past_lens",
+        "subsequence_begins", "block_indices", "block_indices_begins",
+        "max_context_len",    kLogitRows,      ops::kKvStoreInput};
     for (const auto& input : model.inputs()) {
         const auto& names = input.get_names();
         const bool known = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
@@ -101,6 +104,9 @@ ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options, int 
     const auto supported = core.get_property(options.device, ov::supported_properties);
     ov::AnyMap properties{{ov::hint::performance_mode.name(), "LATENCY"},
                           {ov::inference_num_threads.name(), threads}};
+    if (options.activation_precision == "exact") {
+        properties[ov::hint::dynamic_quantization_group_size.name()] = 0;  // of what is not packed
+    }
     for (const auto& [name, value] : options.properties) {
         const bool known = std::any_of(supported.begin(), supported.end(),
                                        [&](const auto& p) { return p == name && p.is_mutable(); });
@@ -132,14 +138,6 @@ ov::AnyMap lm_head_properties(ov::AnyMap properties) {
     return properties;
 }
 
-uint64_t constant_bytes(const ov::Model& model) {
-    uint64_t bytes = 0;
-    for (const auto& node : model.get_ops()) {
-        if (ov::op::util::is_constant(node)) bytes += node->get_output_tensor(0).size();
-    }
-    return bytes;
-}
-
 std::string gib(uint64_t bytes) {
     std::ostringstream text;
     text.precision(2);
@@ -163,14 +161,24 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
     auto start = Clock::now();
     ov::Core core;
     const ov::AnyMap properties = compile_properties(core, options, info_.threads);
-    const std::shared_ptr<ov::Model> model = read_decoder(core, model_dir);
+    const LoadedModel loaded = read_decoder(core, model_dir, options);
+    const std::shared_ptr<ov::Model>& model = loaded.model;
+    info_.packed = loaded.report.packed;
+    info_.packed_dir = loaded.report.directory;
+    info_.notes = loaded.report.notes;
+    info_.unpacked_layers =
+        std::count_if(loaded.report.layers.begin(), loaded.report.layers.end(),
+                      [](const PackedLayer& layer) { return layer.operation.empty(); });
+    info_.weights_bytes = constant_bytes(*model);
     page_attention(model, model_dir);
+    choose_attention(model, options);
     const std::shared_ptr<ov::Model> lm_head = split_lm_head(model);
     check_inputs(*model, model_dir);
     info_.lm_head_rows = lm_head != nullptr;
     info_.vocab_size = (lm_head ? lm_head : model)->output(0).get_partial_shape()[1].get_length();
     has_positions_ = has_input(*model, "position_ids");
-    const uint64_t weight_bytes = constant_bytes(*model) + (lm_head ? constant_bytes(*lm_head) : 0);
+    has_max_context_ = has_input(*model, "max_context_len");
+    has_top_k_ = lm_head && has_input(*lm_head, kTopK);
     info_.read_seconds = seconds_since(start);
 
     start = Clock::now();
@@ -182,8 +190,8 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
                            .create_infer_request();
         }
     } catch (const std::exception& e) {
-        const std::string why =
-            "cannot compile " + model_dir.string() + " for " + options.device + ": " + reason(e);
+        const std::string why = "cannot compile " + model_dir.string() + " for " + options.device +
+                                ": " + short_reason(e);
         // The plugin knows which values a property takes, and only says so here.
         for (const auto& [name, value] : options.properties) {
             if (why.find(name) != std::string::npos) throw std::invalid_argument(why);
@@ -192,11 +200,37 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
     }
     info_.threads = model_.get_property(ov::inference_num_threads);
     info_.compile_seconds = seconds_since(start);
-    reserve_cache(options, weight_bytes);
+    reserve_cache(options, info_.weights_bytes);
+}
+
+// Our own attention unless the user wants something that only OpenVINO's has.
+void PagedModel::choose_attention(const std::shared_ptr<ov::Model>& model,
+                                  const EngineOptions& options) {
+    info_.attention = "openvino";
+    if (options.attention == "openvino") {
+        info_.attention_reason = "attention is 'openvino'";
+        return;
+    }
+    std::string why;
+    for (const auto& [name, value] : options.properties) {
+        if (name.find("_CACHE_") != std::string::npos) why = name + " is set";
+    }
+    if (options.activation_precision == "exact") why = "activation_precision is 'exact'";
+    if (options.device != "CPU") why = "the device is " + options.device;
+    if (why.empty()) attention_ = ops::use_own_attention(model, why);
+    if (attention_.empty()) {
+        if (options.attention == "ovfast") {
+            throw std::invalid_argument("attention is 'ovfast', but " + why);
+        }
+        info_.attention_reason = why;
+        return;
+    }
+    info_.attention = "ovfast";
 }
 
 void PagedModel::reserve_cache(const EngineOptions& options, uint64_t weight_bytes) {
-    const KvCache::Layout layout = KvCache::layout(model_);
+    const KvCache::Layout layout =
+        attention_.empty() ? KvCache::layout(model_) : KvCache::layout(attention_);
     info_.kv_block_tokens = layout.block_tokens;
     info_.kv_bytes_per_token = layout.block_bytes / static_cast<uint64_t>(layout.block_tokens);
 
@@ -252,36 +286,44 @@ void PagedModel::reserve_cache(const EngineOptions& options, uint64_t weight_byt
     const int64_t capacity = info_.kv_blocks * layout.block_tokens;
     info_.max_context =
         options.max_context != 0 ? std::min(options.max_context, capacity) : capacity;
-    cache_ = std::make_unique<KvCache>(model_, request_, static_cast<int32_t>(blocks));
+    const auto count = static_cast<int32_t>(blocks);
+    cache_ = attention_.empty() ? std::make_unique<KvCache>(model_, request_, count)
+                                : std::make_unique<KvCache>(attention_, request_, count);
 }
 
 template <typename T>
-void PagedModel::bind(const char* name, const std::vector<T>& values) {
+void PagedModel::bind(ov::InferRequest& request, const char* name, const std::vector<T>& values) {
     // The tensor only refers to the batch's memory: run() is done with it before the batch changes.
-    request_.set_tensor(
+    request.set_tensor(
         name, ov::Tensor(ov::element::from<T>(), {values.size()}, const_cast<T*>(values.data())));
 }
 
 const float* PagedModel::run(const StepBatch& batch) {
-    bind("input_ids", batch.token_ids);
-    if (has_positions_) bind("position_ids", batch.positions);
-    bind("past_lens", batch.past_lengths);
-    bind("subsequence_begins", batch.begins);
-    bind("block_indices", batch.blocks);
-    bind("block_indices_begins", batch.block_begins);
-    bind(kLogitRows, batch.logit_rows);
-    max_context_ = batch.max_context;
-    request_.set_tensor("max_context_len", ov::Tensor(ov::element::i32, {}, &max_context_));
+    bind(request_, "input_ids", batch.token_ids);
+    if (has_positions_) bind(request_, "position_ids", batch.positions);
+    bind(request_, "past_lens", batch.past_lengths);
+    bind(request_, "subsequence_begins", batch.begins);
+    bind(request_, "block_indices", batch.blocks);
+    bind(request_, "block_indices_begins", batch.block_begins);
+    bind(request_, kLogitRows, batch.logit_rows);
+    if (has_max_context_) {
+        max_context_ = batch.max_context;
+        request_.set_tensor("max_context_len", ov::Tensor(ov::element::i32, {}, &max_context_));
+    }
     try {
         request_.infer();
         if (!lm_head_) return request_.get_output_tensor(0).data<float>();
         if (batch.logit_rows.empty()) return nullptr;
         lm_head_.set_input_tensor(0, request_.get_output_tensor(0));
+        if (has_top_k_) {
+            bind(lm_head_, kTopK, batch.top_k);
+            bind(lm_head_, kNotCounted, batch.not_counted);
+        }
         lm_head_.infer();
         return lm_head_.get_output_tensor(0).data<float>();
     } catch (const std::exception& e) {
         throw Error("the model failed in a step of " + std::to_string(batch.token_ids.size()) +
-                    " tokens: " + reason(e));
+                    " tokens: " + short_reason(e));
     }
 }
 

@@ -28,15 +28,19 @@ public:
 
 private:
     void reserve_cache(const EngineOptions& options, uint64_t weight_bytes);
+    void choose_attention(const std::shared_ptr<ov::Model>& model, const EngineOptions& options);
     template <typename T>
-    void bind(const char* name, const std::vector<T>& values);
+    void bind(ov::InferRequest& request, const char* name, const std::vector<T>& values);
 
     EngineInfo info_;
     ov::CompiledModel model_;
+    std::vector<kernels::AttentionShape> attention_;  // of our own attention; else empty
     std::unique_ptr<KvCache> cache_;  // outlives request_, which refers to its memory
     ov::InferRequest request_;
     ov::InferRequest lm_head_;  // empty for a model whose lm_head was not recognised
     bool has_positions_ = false;
+    bool has_max_context_ = false;
+    bool has_top_k_ = false;  // the lm_head can give the largest logits alone
     int32_t max_context_ = 0;
 };
 

@@ -489,6 +489,14 @@ Sampler::Sampler(const SamplingParams& params, const std::vector<int64_t>& promp
     }
 }
 
+size_t Sampler::largest_needed(std::vector<int64_t>& lowered) const {
+    const bool raises = params_.repetition_penalty < 1.0 || params_.presence_penalty < 0.0 ||
+                        params_.frequency_penalty < 0.0;
+    if (raises || params_.logprobs) return 0;
+    for (const Tracked& token : tracked_) lowered.push_back(token.id);
+    return params_.greedy() ? 1 : static_cast<size_t>(params_.top_k);
+}
+
 Sampler::Choice Sampler::sample(const float* logits, size_t vocab_size) {
     if (logits == nullptr || vocab_size == 0 || vocab_size > std::numeric_limits<uint32_t>::max()) {
         throw std::invalid_argument("vocab_size is " + std::to_string(vocab_size) +

@@ -45,6 +45,11 @@ public:
     /// Throws ModelError when they hold NaN or +infinity, or nothing finite that is allowed.
     Choice sample(const float* logits, size_t vocab_size);
 
+    /// How many of the largest logits sample() looks at, not counting those of tokens whose logits
+    /// it lowers, whose ids are appended to `lowered`; all logits that are not below the last of
+    /// them must be right, others may be -infinity. 0: it looks at all logits.
+    size_t largest_needed(std::vector<int64_t>& lowered) const;
+
 private:
     /// A token whose logit is changed before the choice.
     struct Tracked {

@@ -7,20 +7,6 @@
 #include "ops/screened_linear.hpp"
 
 namespace ovfast::ops {
-namespace {
-
-// Plugins may narrow i64 to i32.
-std::vector<int64_t> integers(const ov::Tensor& tensor) {
-    if (tensor.get_element_type() == ov::element::i32) {
-        const auto* data = tensor.data<const int32_t>();
-        return {data, data + tensor.get_size()};
-    }
-    const auto* data = tensor.data<const int64_t>();
-    return {data, data + tensor.get_size()};
-}
-
-}  // namespace
-
 LMHead::LMHead(const ov::OutputVector& inputs, const Attributes& attributes)
     : PackedOp(inputs), attributes_(attributes) {
     constructor_validate_and_infer_types();
@@ -38,8 +24,8 @@ void LMHead::validate_and_infer_types() {
     check_vector(*this, 3, "bounds", a.rows);
     for (const size_t index : {kTopKInput, kNotCountedInput}) {
         const auto& type = get_input_element_type(index);
-        NODE_VALIDATION_CHECK(this, type == ov::element::i64, "input ", index, " must be i64, got ",
-                              type);
+        NODE_VALIDATION_CHECK(this, type == ov::element::i64 || type == ov::element::i32, "input ",
+                              index, " must be i64 or i32, got ", type);
     }
     if (a.norm) check_vector(*this, kGammaInput, "gamma", a.columns);
     set_output_type(0, ov::element::f32, shape);

@@ -96,6 +96,15 @@ const float* floats(const ov::Node& node, const ov::TensorVector& inputs, size_t
     return input.data<const float>();
 }
 
+std::vector<int64_t> integers(const ov::Tensor& input) {
+    if (input.get_element_type() == ov::element::i32) {
+        const auto* data = input.data<const int32_t>();
+        return {data, data + input.get_size()};
+    }
+    const auto* data = input.data<const int64_t>();
+    return {data, data + input.get_size()};
+}
+
 float* shape_output(ov::Tensor& output, const ov::Tensor& input, int64_t last_dimension) {
     ov::Shape shape = input.get_shape();
     shape.back() = static_cast<size_t>(last_dimension);

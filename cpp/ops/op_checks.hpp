@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <openvino/core/node.hpp>
 #include <openvino/runtime/tensor.hpp>
+#include <vector>
 
 // What the operations check of their inputs: types and shapes when a graph is built (those that are
 // known), sizes when it runs. Everything throws ov::Exception naming the node.
@@ -34,6 +35,9 @@ size_t count_rows(const ov::Node& node, const ov::Tensor& input, int64_t columns
 /// The values of an f32 input that must have `count` of them.
 const float* floats(const ov::Node& node, const ov::TensorVector& inputs, size_t index,
                     size_t count);
+
+/// The values of an i64 input, which plugins may have narrowed to i32.
+std::vector<int64_t> integers(const ov::Tensor& input);
 
 /// Gives an output the shape of `input`, its last dimension replaced. Returns its values.
 float* shape_output(ov::Tensor& output, const ov::Tensor& input, int64_t last_dimension);

@@ -5,6 +5,7 @@
 
 #include "ops/kv_store.hpp"
 #include "ops/linear_work.hpp"
+#include "ops/op_checks.hpp"
 
 namespace ovfast::ops {
 namespace {
@@ -180,7 +181,10 @@ std::shared_ptr<ov::Node> PagedAttention::clone_with_new_inputs(
 
 bool PagedAttention::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const AttentionShape& shape = attributes_.shape;
-    const KvStore& store = KvStore::find(inputs[7].data<const int64_t>()[0]);
+    const std::vector<int64_t> number = integers(inputs[7]);
+    OPENVINO_ASSERT(number.size() == 1, get_friendly_name(), ": expected one KV cache, got ",
+                    number.size());
+    const KvStore& store = KvStore::find(number[0]);
     OPENVINO_ASSERT(attributes_.layer < store.layers().size(), get_friendly_name(), ": layer ",
                     attributes_.layer, " of a KV cache with ", store.layers().size());
     const kernels::KvLayer& layer = store.layers()[attributes_.layer];

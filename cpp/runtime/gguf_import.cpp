@@ -1,34 +1,29 @@
 // The only file that touches openvino::frontend::gguf, whose interface is young and may change.
 
-#include <fcntl.h>
 #include <malloc.h>
-#include <sys/mman.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <openvino/frontend/extension/decoder_transformation.hpp>
 #include <openvino/frontend/gguf/adapt_to_genai.hpp>
 #include <openvino/frontend/gguf/frontend.hpp>
 #include <openvino/frontend/gguf/make_stateful.hpp>
 #include <openvino/frontend/gguf/tokenizer_metadata.hpp>
-#include <openvino/op/constant.hpp>
 #include <openvino/openvino.hpp>
-#include <openvino/pass/serialize.hpp>
 #include <set>
 #include <sstream>
-#include <streambuf>
 #include <string_view>
-#include <unordered_set>
 #include <utility>
 
 #include "ovfast/error.hpp"
 #include "ovfast/gguf.hpp"
+#include "runtime/file_sink.hpp"
+#include "runtime/gguf_weights.hpp"
+#include "runtime/mapped_file.hpp"
+#include "runtime/model_writer.hpp"
+#include "runtime/pack_model.hpp"
 
 namespace ovfast {
 namespace {
@@ -52,6 +47,7 @@ constexpr std::array<std::string_view, 15> supported_types{"BF16", "F16",  "F32"
 constexpr double header_read = 0.01;
 constexpr double weights_read = 0.45;
 constexpr double converted = 0.5;
+constexpr double packed_end = 0.85;
 
 template <typename List>
 bool contains(const List& list, std::string_view item) {
@@ -64,22 +60,6 @@ std::string joined(const List& list) {
     for (const std::string_view item : list) text.append(text.empty() ? "" : ", ").append(item);
     return text;
 }
-
-std::string megabytes(uint64_t bytes) {
-    return std::to_string(bytes / 1'000'000) + " MB";
-}
-
-class Reporter {
-public:
-    explicit Reporter(const Progress& progress) : progress_(progress) {}
-
-    void operator()(double fraction, const std::string& what) const {
-        if (progress_ && !progress_(fraction, what)) throw Error("the conversion was cancelled");
-    }
-
-private:
-    const Progress& progress_;
-};
 
 void check_supported(const fs::path& file, const GgufHeader& header) {
     const std::string name = "'" + file.string() + "'";
@@ -137,7 +117,7 @@ void check_hyperparameters(const fs::path& file, const GgufHeader& header) {
 }
 
 /// The sentence that a person can use out of an OpenVINO exception, which begins with source files.
-std::string short_reason(const std::string& message) {
+std::string frontend_reason(const std::string& message) {
     std::istringstream lines(message);
     std::string last;
     for (std::string line; std::getline(lines, line);) {
@@ -185,19 +165,19 @@ auto translated(const fs::path& file, const GgufHeader& header, const Step& step
     } catch (const std::exception& error) {
         const std::string missing = missing_tensor(header);
         throw ModelError("'" + file.string() +
-                         "' cannot be converted: " + short_reason(error.what()) +
+                         "' cannot be converted: " + frontend_reason(error.what()) +
                          (missing.empty() ? "" : " (the file lacks '" + missing + "')"));
     }
 }
 
 std::shared_ptr<ov::Model> convert(const fs::path& file, const GgufHeader& header,
-                                   const Reporter& report) {
+                                   const Progress& progress) {
     namespace gguf = ov::frontend::gguf;
     gguf::FrontEnd frontend;
     frontend.add_extension(std::make_shared<ov::frontend::DecoderTransformationExtension>(
         gguf::pass::GGUFMakeStateful()));
     auto loaded = translated(file, header, [&] { return frontend.load(file.string()); });
-    report(weights_read, "converting the graph");
+    report(progress, weights_read, "converting the graph");
     return translated(file, header, [&] {
         const auto model = frontend.convert(std::exchange(loaded, nullptr));
         gguf::pass::AdaptToGenAI().run_on_model(model);
@@ -226,190 +206,62 @@ void check_contract(const fs::path& file, const ov::Model& model) {
     }
 }
 
-/// Bytes that the constants of the model will take in the .bin.
-uint64_t constant_bytes(const ov::Model& model) {
-    uint64_t bytes = 0;
-    std::unordered_set<const void*> seen;
-    for (const auto& node : model.get_ops()) {
-        const auto constant = ov::as_type_ptr<ov::op::v0::Constant>(node);
-        if (constant && seen.insert(constant->get_data_ptr()).second) {
-            bytes += constant->get_byte_size();
-        }
-    }
-    return bytes;
+/// Packs with the file's own weights, where they are the graph's.
+PackManifest pack(const std::shared_ptr<ov::Model>& model, const fs::path& file,
+                  const GgufHeader& header, const Progress& progress) {
+    GgufWeights weights(file, header, *model);
+    PackManifest manifest = pack_in_memory(
+        model, progress, [&](const std::string& name, size_t rows, size_t columns) {
+            return weights.find(name, rows, columns);
+        });
+    manifest.notes = weights.notes();
+    return manifest;
 }
 
-void check_free_space(const fs::path& out_dir, uint64_t needed) {
-    struct statvfs disk{};
-    if (::statvfs(out_dir.c_str(), &disk) != 0) {
-        throw Error("'" + out_dir.string() + "': " + std::strerror(errno));
-    }
-    const uint64_t available = uint64_t{disk.f_bavail} * disk.f_frsize;
-    if (available < needed) {
-        throw Error("not enough disk space in '" + out_dir.string() + "': the model needs " +
-                    megabytes(needed) + ", free are " + megabytes(available));
-    }
-}
-
-/// Parts of the GGUF file that the frontend keeps mapped because constants point into them. Pages
-/// that were written out once are dropped, or they would add to the peak of resident memory; they
-/// come back from the page cache if something reads them again.
-class MappedSource {
-public:
-    explicit MappedSource(const fs::path& file) {
-        const std::string path = fs::canonical(file).string();
-        std::ifstream maps("/proc/self/maps");
-        for (std::string line; std::getline(maps, line);) {
-            if (line.size() < path.size() ||
-                line.compare(line.size() - path.size(), path.size(), path) != 0) {
-                continue;
-            }
-            std::istringstream fields(line);
-            uintptr_t begin = 0;
-            uintptr_t end = 0;
-            char dash = 0;
-            std::string permissions;
-            fields >> std::hex >> begin >> dash >> end >> permissions;
-            // Dropping pages of a writable private mapping would undo what was written to it.
-            if (fields && permissions.compare(0, 2, "r-") == 0) ranges_.push_back({begin, end});
-        }
-    }
-
-    void drop_pages() const {
-        for (const auto& [begin, end] : ranges_) {
-            // NOLINTNEXTLINE(performance-no-int-to-ptr): /proc gives addresses as numbers
-            ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-        }
-    }
-
-private:
-    std::vector<std::pair<uintptr_t, uintptr_t>> ranges_;
-};
-
-/// A file behind a std::ostream that throws on the first write that fails (ov::serialize to a path
-/// goes on silently when the disk is full) and tells how far it is.
-class FileSink : public std::streambuf {
-public:
-    using Written = std::function<void(uint64_t bytes)>;
-
-    FileSink(fs::path file, Written written)
-        : file_(std::move(file)), written_(std::move(written)) {
-        descriptor_ = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (descriptor_ < 0) fail();
-    }
-    FileSink(const FileSink&) = delete;
-    FileSink& operator=(const FileSink&) = delete;
-    ~FileSink() override {
-        if (descriptor_ >= 0) ::close(descriptor_);
-    }
-
-    /// Some file systems report a full disk only here.
-    void close() {
-        const int descriptor = std::exchange(descriptor_, -1);
-        if (::fsync(descriptor) != 0) {
-            const int error = errno;
-            ::close(descriptor);
-            errno = error;
-            fail();
-        }
-        if (::close(descriptor) != 0) fail();
-    }
-
-protected:
-    std::streamsize xsputn(const char* data, std::streamsize count) override {
-        constexpr std::streamsize piece = 8 << 20;
-        for (std::streamsize done = 0; done < count;) {
-            const auto size = static_cast<size_t>(std::min(piece, count - done));
-            const ssize_t wrote = ::write(descriptor_, data + done, size);
-            if (wrote < 0 && errno == EINTR) continue;
-            if (wrote <= 0) fail();
-            done += wrote;
-            position_ += static_cast<uint64_t>(wrote);
-            since_told_ += static_cast<uint64_t>(wrote);
-            if (since_told_ >= static_cast<uint64_t>(piece)) {
-                since_told_ = 0;
-                if (written_) written_(position_);
-            }
-        }
-        return count;
-    }
-
-    int_type overflow(int_type character) override {
-        const char byte = traits_type::to_char_type(character);
-        xsputn(&byte, 1);
-        return character;
-    }
-
-    /// For tellp(), by which the serializer finds where a constant begins.
-    pos_type seekoff(off_type offset, std::ios_base::seekdir direction,
-                     std::ios_base::openmode) override {
-        if (offset != 0 || direction != std::ios_base::cur) return pos_type(off_type(-1));
-        return pos_type(static_cast<off_type>(position_));
-    }
-
-private:
-    [[noreturn]] void fail() const {
-        const int error = errno;
-        std::string message = "writing '" + file_.string() + "' failed after " +
-                              megabytes(position_) + ": " + std::strerror(error);
-        if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
-            message += ". Free some space or choose another directory.";
-        }
-        throw Error(message);
-    }
-
-    fs::path file_;
-    Written written_;
-    int descriptor_ = -1;
-    uint64_t position_ = 0;
-    uint64_t since_told_ = 0;
-};
-
-void write(const std::shared_ptr<ov::Model>& model, const fs::path& source, const fs::path& out_dir,
-           uint64_t expected_bytes, const Reporter& report) {
-    const MappedSource mapped(source);
-    FileSink bin_sink(out_dir / "openvino_model.bin", [&](uint64_t bytes) {
-        mapped.drop_pages();
-        const double share = static_cast<double>(bytes) / static_cast<double>(expected_bytes);
-        report(converted + (1 - converted) * std::min(share, 1.0), "writing the model");
+void write_stock(const std::shared_ptr<ov::Model>& model, const fs::path& source,
+                 const fs::path& out_dir, const Progress& progress) {
+    // The xml is small beside the weights; 1 % and 16 MB cover it for every size of model.
+    const uint64_t expected = constant_bytes(*model);
+    check_free_space(out_dir, expected + expected / 100 + 16'000'000);
+    const MappedPages mapped(source);
+    write_model(model, out_dir, [&](uint64_t bytes) {
+        mapped.drop();
+        const double share = static_cast<double>(bytes) / static_cast<double>(expected);
+        report(progress, std::min(share, 1.0), "writing the model");
     });
-    FileSink xml_sink(out_dir / "openvino_model.xml", {});
-    std::ostream bin(&bin_sink);
-    std::ostringstream xml;
-    // Makes the stream pass on what the sink throws, instead of just noting a failure.
-    bin.exceptions(std::ios::badbit | std::ios::failbit);
-    ov::pass::Serialize(xml, bin).run_on_model(model);
-    bin_sink.close();
-    const std::string text = xml.str();
-    xml_sink.sputn(text.data(), static_cast<std::streamsize>(text.size()));
-    xml_sink.close();
 }
 
 }  // namespace
 
-void import_gguf(const fs::path& file, const fs::path& out_dir, const Progress& progress) {
-    const Reporter report(progress);
-    report(0.0, "reading the header");
+PackReport import_gguf(const fs::path& file, const fs::path& out_dir, const Progress& progress,
+                       bool packed) {
+    report(progress, 0.0, "reading the header");
     const GgufHeader header = read_gguf_header(file);
     check_supported(file, header);
     check_hyperparameters(file, header);
     if (!fs::is_directory(out_dir)) {
         throw Error("'" + out_dir.string() + "' is not a directory");
     }
-    report(header_read, "reading the weights");
+    report(progress, header_read, "reading the weights");
 
-    auto model = convert(file, header, report);
+    auto model = convert(file, header, progress);
     check_contract(file, *model);
-
-    // The xml is small beside the weights; 1 % and 16 MB cover it for every size of model.
-    const uint64_t weight_bytes = constant_bytes(*model);
-    check_free_space(out_dir, weight_bytes + weight_bytes / 100 + 16'000'000);
     ::malloc_trim(0);
-    report(converted, "writing the model");
-    write(model, file, out_dir, weight_bytes, report);
+
+    PackManifest manifest;
+    manifest.source_bytes = constant_bytes(*model);
+    if (packed) manifest = pack(model, file, header, part_of(progress, converted, packed_end));
+    if (manifest.packs()) {
+        write_packed(model, manifest, out_dir, part_of(progress, packed_end, 1.0));
+    } else {
+        write_stock(model, file, out_dir, part_of(progress, converted, 1.0));
+    }
+    PackReport result = manifest.report(out_dir);
+    if (!result.packed) result.packed_bytes = result.source_bytes;
     model.reset();
     ::malloc_trim(0);
-    report(1.0, "written");
+    report(progress, 1.0, "written");
+    return result;
 }
 
 }  // namespace ovfast

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections.abc
 import os
+import pathlib
 import typing
 
 import numpy
@@ -28,6 +29,8 @@ __all__: list[str] = [
     "HostLimits",
     "IncrementalDetokenizer",
     "ModelError",
+    "PackReport",
+    "PackedLayer",
     "PositionLogprobs",
     "ProcessMemory",
     "Request",
@@ -38,11 +41,19 @@ __all__: list[str] = [
     "TokenLogprob",
     "Tokenizer",
     "import_gguf",
+    "inspect_packing",
+    "is_packed",
+    "kernel_calls",
     "openvino_built_version",
     "openvino_loaded_version",
+    "pack_for_loading",
+    "pack_model",
+    "pack_weights",
     "read_gguf_header",
     "read_host_limits",
     "read_process_memory",
+    "supported_isas",
+    "unpack_weights",
     "version",
 ]
 
@@ -133,6 +144,76 @@ class ProcessMemory:
     def rss_file(self) -> int:
         """
         RssFile + RssShmem: file-backed pages, shared with other processes.
+        """
+
+class PackedLayer:
+    """
+    A layer with constant weights and what became of it.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def format(self) -> str:
+        """
+        Of each of its weights.
+        """
+    @property
+    def name(self) -> str: ...
+    @property
+    def operation(self) -> str:
+        """
+        'FullyConnected', 'QKV', 'GatedMLP', 'Embedding'; '' for one left alone.
+        """
+    @property
+    def packed_bytes(self) -> int:
+        """
+        And after.
+        """
+    @property
+    def reason(self) -> str:
+        """
+        Why it was left alone.
+        """
+    @property
+    def source_bytes(self) -> int:
+        """
+        Of its weights before.
+        """
+
+class PackReport:
+    """
+    What packing a model did.
+    """
+    @property
+    def directory(self) -> pathlib.Path:
+        """
+        Where the packed model lies; empty when it was not written.
+        """
+    @property
+    def layers(self) -> list[PackedLayer]: ...
+    @property
+    def notes(self) -> list[str]:
+        """
+        What a person should know.
+        """
+    @property
+    def packed(self) -> bool:
+        """
+        Whether anything was packed.
+        """
+    @property
+    def packed_bytes(self) -> int:
+        """
+        Constants after.
+        """
+    @property
+    def reused(self) -> bool:
+        """
+        It lay there already.
+        """
+    @property
+    def source_bytes(self) -> int:
+        """
+        Constants before.
         """
 
 class GgufTensor:
@@ -498,6 +579,13 @@ class EngineOptions:
         Raises ValueError naming the option, its value and what is allowed.
         """
     @property
+    def activation_precision(self) -> str:
+        """
+        "int8" or "exact" (f32): of activations in linear layers.
+        """
+    @activation_precision.setter
+    def activation_precision(self, arg0: str) -> None: ...
+    @property
     def device(self) -> str:
         """
         OpenVINO device: "CPU".
@@ -549,12 +637,26 @@ class EngineOptions:
     @num_threads.setter
     def num_threads(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     @property
+    def packed(self) -> str:
+        """
+        "auto": on packed weights, packed at the first load of a stock directory; "never": on OpenVINO's own operations.
+        """
+    @packed.setter
+    def packed(self, arg0: str) -> None: ...
+    @property
     def prefix_caching(self) -> bool:
         """
         Reuse keys and values of earlier prompts that begin alike.
         """
     @prefix_caching.setter
     def prefix_caching(self, arg0: bool) -> None: ...
+    @property
+    def progress(self) -> None:
+        """
+        progress(fraction, what), called while a model is packed; it cancels by returning False or raising. Write only.
+        """
+    @progress.setter
+    def progress(self, arg1: typing.Any) -> None: ...
     @property
     def properties(self) -> dict[str, str]:
         """
@@ -604,6 +706,21 @@ class EngineInfo:
         Tokens, prompt and answer.
         """
     @property
+    def notes(self) -> list[str]:
+        """
+        What a person should know.
+        """
+    @property
+    def packed(self) -> bool:
+        """
+        Linear layers run on packed weights.
+        """
+    @property
+    def packed_dir(self) -> pathlib.Path:
+        """
+        Where those are; empty when they are in memory only, or not packed.
+        """
+    @property
     def read_seconds(self) -> float:
         """
         Reading and rewriting the model.
@@ -614,9 +731,19 @@ class EngineInfo:
         Compute threads.
         """
     @property
+    def unpacked_layers(self) -> int:
+        """
+        Layers with constant weights that were left as they are.
+        """
+    @property
     def vocab_size(self) -> int:
         """
         Width of the model's logits.
+        """
+    @property
+    def weights_bytes(self) -> int:
+        """
+        Of all constants.
         """
 
 class Delta:
@@ -772,12 +899,35 @@ class Engine:
     def info(self) -> EngineInfo: ...
 
 def import_gguf(
-    path: os.PathLike | str | bytes, out_dir: os.PathLike | str | bytes, progress: typing.Any = None
-) -> None:
+    path: os.PathLike | str | bytes,
+    out_dir: os.PathLike | str | bytes,
+    progress: typing.Any = None,
+    *,
+    packed: bool = True,
+) -> PackReport:
     """
     Converts a GGUF file to openvino_model.xml and .bin in the existing directory out_dir.
 
-    progress(fraction, what) is called now and then with a fraction in [0, 1]; it cancels by returning False or raising. Raises ModelError (bad file, unsupported architecture or type) or Error (cancelled, disk full). Partial files are left to the caller.
+    packed: on packed weights, where they can be packed; without, other programs can run it. progress(fraction, what) is called now and then with a fraction in [0, 1]; it cancels by returning False or raising. Raises ModelError (bad file, unsupported architecture or type) or Error (cancelled, disk full). Partial files are left to the caller.
+    """
+
+def inspect_packing(
+    model_dir: os.PathLike | str | bytes, progress: typing.Any = None
+) -> PackReport:
+    """
+    What a directory's packing did, or, for a stock one, would do, with nothing written.
+
+    Reads and checks all of a packed directory. Raises ModelError when it is damaged.
+    """
+
+def is_packed(model_dir: os.PathLike | str | bytes) -> bool:
+    """
+    Whether a directory holds a packed model, damaged or not.
+    """
+
+def kernel_calls() -> list[tuple[str, int]]:
+    """
+    (name, calls) of each kernel in this process: which path was taken.
     """
 
 def openvino_built_version() -> str:
@@ -788,6 +938,38 @@ def openvino_built_version() -> str:
 def openvino_loaded_version() -> str:
     """
     Version of the OpenVINO library that is loaded, with its build number.
+    """
+
+def pack_for_loading(
+    model_dir: os.PathLike | str | bytes, progress: typing.Any = None, *, again: bool = False
+) -> PackReport:
+    """
+    Packs a stock directory where Engine looks for it: beside the model, else in the cache.
+
+    Does nothing when a packing of this very model is there, unless again. Raises as pack_model(), and Error when there is no place that can be written to.
+    """
+
+def pack_model(
+    model_dir: os.PathLike | str | bytes,
+    out_dir: os.PathLike | str | bytes,
+    progress: typing.Any = None,
+) -> PackReport:
+    """
+    Packs the model of a stock directory into the existing directory out_dir.
+
+    Writes openvino_model.xml, .bin and .packed, and nothing when nothing packs. progress(fraction, what) cancels by returning False or raising. Raises ModelError, ValueError (packed already) or Error (cancelled, disk full). Partial files are left to the caller.
+    """
+
+def pack_weights(
+    codes: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+    scales: typing.Annotated[numpy.typing.ArrayLike, numpy.float32],
+    zero_points: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8] | None = None,
+    bits: typing.SupportsInt | typing.SupportsIndex = 4,
+) -> numpy.typing.NDArray[numpy.uint8]:
+    """
+    Packs a quantized matrix for ovfast's operations; u8 [bytes].
+
+    codes u8 [rows, columns] below 2^bits; scales f32 [rows, groups]; zero_points u8 [rows, groups], 2^(bits-1) without them. A weight is scale * (code - zero_point). bits: 4, 5, 6 or 8. Raises ValueError for shapes, groups and codes that do not fit.
     """
 
 def read_gguf_header(path: os.PathLike | str | bytes, *, with_arrays: bool = False) -> GgufHeader:
@@ -807,6 +989,18 @@ def read_host_limits(root: str = "") -> HostLimits:
 def read_process_memory() -> ProcessMemory:
     """
     Memory of this process now. Raises Error when /proc/self/status lacks a field.
+    """
+
+def supported_isas() -> list[str]:
+    """
+    Instruction sets that kernels exist for and this machine can run: 'scalar', 'avx2', 'avx_vnni', 'avx512_vnni', 'amx'. OVFAST_FORCE_ISA names one of them.
+    """
+
+def unpack_weights(
+    packed: typing.Annotated[numpy.typing.ArrayLike, numpy.uint8],
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    The matrix that packed bytes hold, f32 [rows, columns]. Raises ValueError when they are damaged or no packed weights.
     """
 
 def version() -> str:

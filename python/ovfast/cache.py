@@ -20,11 +20,14 @@ def cache_dir() -> Path:
     return Path.home() / ".cache" / "ovfast"
 
 
-def cached_export(gguf_path: str | Path, *, progress: bool = True) -> Path:
+def cached_export(
+    gguf_path: str | Path, *, progress: bool = True, packed: bool = True, again: bool = False
+) -> Path:
     """Return the model directory of a GGUF file, exported if it was not yet.
 
     The key is the file's content. It is hashed only when path, size and time of change are not
-    those of a file seen before, so a second call costs next to nothing.
+    those of a file seen before, so a second call costs next to nothing. `packed` and stock exports
+    are kept side by side; `again` replaces what is there.
 
     Raises ModelError when the file cannot be converted, and Error, naming OVFAST_CACHE, when the
     cache cannot be written to.
@@ -39,10 +42,11 @@ def cached_export(gguf_path: str | Path, *, progress: bool = True) -> Path:
         status = source.stat()
     except OSError as error:
         raise ModelError(f"'{source}': {error.strerror}") from error
-    known_as = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:32]
+    form = "" if packed else "-stock"
+    known_as = hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:32] + form
     note = cache_dir() / "sources" / f"{known_as}.json"
     seen = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "tools": _tools()}
-    if (directory := _recall(note, seen)) is not None:
+    if not again and (directory := _recall(note, seen)) is not None:
         try:
             return ModelDir.check(directory).path
         except ModelError:
@@ -52,12 +56,12 @@ def cached_export(gguf_path: str | Path, *, progress: bool = True) -> Path:
     _require_writable()
     digest = sha256(source)
     name = source.stem if source.suffix.lower() == ".gguf" else source.name
-    directory = cache_dir() / "models" / f"{name}-{digest[:16]}"
+    directory = cache_dir() / "models" / f"{name}-{digest[:16]}{form}"
     try:
-        export_gguf(source, directory, progress=progress, digest=digest)
+        export_gguf(source, directory, progress=progress, packed=packed, digest=digest, force=again)
     except ValueError:
         # What lies there was written by another version, or is damaged. It is ours to replace.
-        export_gguf(source, directory, progress=progress, digest=digest, force=True)
+        export_gguf(source, directory, progress=progress, packed=packed, digest=digest, force=True)
     _remember(note, {**seen, "directory": directory.name})
     return directory
 

@@ -116,7 +116,14 @@ def core_report() -> dict[str, Any]:
         "loaded": _core.openvino_loaded_version(),
         **{name: getattr(limits, name) for name in (*names, "memory_limit", "cpu_name")},
         "isa": list(limits.isa),
+        **_kernels_report(),
     }
+
+
+def _kernels_report() -> dict[str, Any]:
+    from ovfast import _core
+
+    return {"kernels": _core.supported_isas(), "forced": os.environ.get("OVFAST_FORCE_ISA") or None}
 
 
 def devices_report() -> dict[str, Any]:
@@ -261,6 +268,18 @@ def _check_host(core: dict[str, Any]) -> Iterator[Check]:
     else:
         fix = "run on a processor with AVX2; inside a virtual machine, pass the host's CPU through"
         yield Check("cpu", "warning", f"{summary}; without AVX2 all is slow", fix, data)
+
+    kernels, forced = core["kernels"], core["forced"]
+    data = {"supported": kernels, "forced": forced}
+    summary = f"instruction sets: {', '.join(kernels)}"
+    if forced is None:
+        yield Check("kernels", "ok", summary, data=data)
+    elif forced in kernels:
+        yield Check("kernels", "ok", f"{summary}; OVFAST_FORCE_ISA is {forced}", data=data)
+    else:
+        fix = f"set OVFAST_FORCE_ISA to one of {', '.join(kernels)}, or unset it"
+        problem = f"OVFAST_FORCE_ISA is '{forced}', which this machine cannot run"
+        yield Check("kernels", "fault", problem, fix, data)
 
     data = {name: core[name] for name in ("processors", "affinity", "cpu_quota", "threads")}
     quota = f"{core['cpu_quota']:g} CPUs" if core["cpu_quota"] else "none"

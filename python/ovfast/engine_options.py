@@ -22,6 +22,9 @@ def engine_options(
     max_batch_tokens: int | None = None,
     max_sequences: int | None = None,
     prefix_caching: bool = True,
+    packed: str = "auto",
+    activation_precision: str = "int8",
+    attention: str = "auto",
     properties: Mapping[str, Any] | None = None,
 ) -> _core.EngineOptions:
     """Make the engine's options of the arguments of `LLM`; None keeps the engine's own value.
@@ -34,7 +37,20 @@ def engine_options(
         raise TypeError(f"device: expected str, got {type(device).__name__}")
     if not isinstance(prefix_caching, bool):
         raise TypeError(f"prefix_caching: expected bool, got {type(prefix_caching).__name__}")
-    options = _core.EngineOptions(device=device, prefix_caching=prefix_caching)
+    for name, text in (
+        ("packed", packed),
+        ("activation_precision", activation_precision),
+        ("attention", attention),
+    ):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}: expected str, got {type(text).__name__}")
+    options = _core.EngineOptions(
+        device=device,
+        prefix_caching=prefix_caching,
+        packed=packed,
+        activation_precision=activation_precision,
+        attention=attention,
+    )
     if kv_cache_gb is not None:
         options.kv_cache_gb = _positive("kv_cache_gb", _real("kv_cache_gb", kv_cache_gb))
     for name, value in (

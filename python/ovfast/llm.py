@@ -16,6 +16,7 @@ from ovfast.chat_template import ChatTemplate
 from ovfast.engine_options import engine_options, integer
 from ovfast.generation_config import sampling_params
 from ovfast.model_dir import ModelDir
+from ovfast.progress import Bar
 from ovfast.results import Generation
 
 __all__ = ["LLM", "TextStream"]
@@ -96,9 +97,17 @@ class LLM:
             takes the engine's default.
         max_sequences: Sequences that run at once, others wait; None takes the engine's default.
         prefix_caching: A prompt that begins like an earlier one reuses its keys and values.
+        packed: "auto" runs linear layers on packed weights: a directory that has none is packed when
+            it is first loaded, beside the model or in the cache (``info.packed_dir`` says where).
+            "never" runs a stock directory on OpenVINO's own operations.
+        activation_precision: "int8" lets linear layers round activations to 8 bits, as OpenVINO
+            does by default; "exact" keeps them f32.
+        attention: "ovfast" is our own, which keeps keys and values in bf16; "openvino" is the
+            plugin's; "auto" takes ours where processor and model allow it and no property speaks
+            of a KV cache (``info.attention`` says which it is, ``info.attention_reason`` why).
         properties: Further OpenVINO properties, such as ``{"KV_CACHE_PRECISION": "u8"}``; unknown
             ones are refused.
-        progress: Show a progress bar while a GGUF file is exported.
+        progress: Show a progress bar while a model is exported or packed.
 
     Raises:
         ModelError: The source is no usable model; the message says why and what helps.
@@ -120,6 +129,9 @@ class LLM:
         max_batch_tokens: int | None = None,
         max_sequences: int | None = None,
         prefix_caching: bool = True,
+        packed: str = "auto",
+        activation_precision: str = "int8",
+        attention: str = "auto",
         properties: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> None:
@@ -131,10 +143,13 @@ class LLM:
             max_batch_tokens=max_batch_tokens,
             max_sequences=max_sequences,
             prefix_caching=prefix_caching,
+            packed=packed,
+            activation_precision=activation_precision,
+            attention=attention,
             properties=properties,
         )
 
-        model_dir = ModelDir.check(_resolve(source, progress))
+        model_dir = ModelDir.check(_resolve(source, progress, packed))
         self.model_dir: Path = model_dir.path
         context = model_dir.context_length
         if context is not None and (max_context is None or max_context > context):
@@ -150,7 +165,9 @@ class LLM:
 
         start = time.perf_counter()
         self.tokenizer = _core.Tokenizer(self.model_dir, tokenizers_extension())
-        self._engine: _core.Engine | None = _core.Engine(self.model_dir, self.tokenizer, options)
+        self._engine: _core.Engine | None = _start(
+            source, self.model_dir, self.tokenizer, options, progress
+        )
         self.load_seconds: float = time.perf_counter() - start
 
     @property
@@ -308,10 +325,46 @@ def _wait(request: _core.Request) -> Generation:
     return Generation.from_request(request)
 
 
-def _resolve(source: str | Path, progress: bool) -> Path:
+def _is_file(path: Path) -> bool:
+    return path.is_file() or (path.suffix.lower() == ".gguf" and not path.is_dir())
+
+
+def _resolve(source: str | Path, progress: bool, packed: str) -> Path:
     path = Path(source).expanduser()
-    if path.is_file() or (path.suffix.lower() == ".gguf" and not path.is_dir()):
+    if _is_file(path):
         from ovfast.cache import cached_export
 
-        return cached_export(path, progress=progress)
+        return cached_export(path, progress=progress, packed=packed != "never")
     return path
+
+
+def _start(
+    source: str | Path,
+    model_dir: Path,
+    tokenizer: _core.Tokenizer,
+    options: _core.EngineOptions,
+    progress: bool,
+) -> _core.Engine:
+    with Bar(model_dir.name, progress) as bar:
+        options.progress = bar.show
+        try:
+            return _core.Engine(model_dir, tokenizer, options)
+        except _core.ModelError:
+            if not _is_file(Path(source).expanduser()) or not _is_damaged(model_dir):
+                raise
+    # It lies in the cache, which is ours to repair.
+    from ovfast.cache import cached_export
+
+    packed = options.packed != "never"
+    repaired = cached_export(source, progress=progress, packed=packed, again=True)
+    return _core.Engine(repaired, tokenizer, options)
+
+
+def _is_damaged(model_dir: Path) -> bool:
+    if not _core.is_packed(model_dir):
+        return False
+    try:
+        _core.inspect_packing(model_dir)
+    except _core.ModelError:
+        return True
+    return False

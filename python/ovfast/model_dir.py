@@ -13,7 +13,11 @@ from typing import Any
 from ovfast.chat_template import ChatTemplate, read_special_tokens
 from ovfast.errors import ModelError
 
-__all__ = ["ModelDir", "check_ir"]
+__all__ = ["PACKED_OPERATION", "PACK_MANIFEST", "ModelDir", "check_ir"]
+
+PACK_MANIFEST = "openvino_model.packed"
+PACKED_OPERATION = b' version="ovfast"'
+"""How an operation of ours stands in an IR."""
 
 _MODEL = "openvino_model"
 _TOKENIZERS = ("openvino_tokenizer", "openvino_detokenizer")
@@ -48,6 +52,8 @@ class ModelDir:
     pad_token_id: int | None
     context_length: int | None
     """Tokens that the model was made for; None when the directory does not say."""
+    packed: bool
+    """The model is made of ovfast's operations on packed weights."""
 
     @classmethod
     def check(cls, path: str | Path) -> ModelDir:
@@ -61,7 +67,7 @@ class ModelDir:
             raise ModelError(f"'{path}' does not exist")
         if not path.is_dir():
             raise ModelError(f"'{path}' is not a directory")
-        _check_model(path)
+        text = _check_model(path)
         for name in _TOKENIZERS:
             _check_tokenizer(path, name)
         config = _read_json(path / "config.json")
@@ -78,6 +84,7 @@ class ModelDir:
             bos_token_id=next(iter(ids("bos_token_id")), None),
             pad_token_id=next(iter(ids("pad_token_id")), None),
             context_length=_context_length(config),
+            packed=PACKED_OPERATION in text,
         )
 
     @property
@@ -134,7 +141,7 @@ def check_ir(xml: Path, fix: str) -> bytes:
     return text
 
 
-def _check_model(path: Path) -> None:
+def _check_model(path: Path) -> bytes:
     xml = path / f"{_MODEL}.xml"
     if not xml.exists():
         others = sorted(
@@ -163,6 +170,12 @@ def _check_model(path: Path) -> None:
             "`optimum-cli export openvino --task text-generation-with-past`, without "
             "--disable-stateful."
         )
+    if PACKED_OPERATION in text and not (path / PACK_MANIFEST).is_file():
+        raise ModelError(
+            f"'{path}' holds a packed model, but no {PACK_MANIFEST}, without which damage would go "
+            "unnoticed. Pack or export the model again."
+        )
+    return text
 
 
 def _advice(path: Path) -> str:

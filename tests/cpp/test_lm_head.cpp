@@ -5,11 +5,14 @@
 #include <openvino/opsets/opset13.hpp>
 
 #include "engine/lm_head.hpp"
+#include "kernels/pack.hpp"
+#include "ops/packed_ops.hpp"
 #include "ovfast/error.hpp"
 
 namespace {
 
 namespace op = ov::opset13;
+namespace kernels = ovfast::kernels;
 
 constexpr int64_t kHidden = 8;
 constexpr int64_t kVocabulary = 20;
@@ -34,6 +37,36 @@ ov::Output<ov::Node> matmul(const ov::Output<ov::Node>& hidden, const ov::Shape&
     return std::make_shared<op::MatMul>(hidden, constant(weights, 0.03F), false, true);
 }
 
+/// An lm_head on packed weights, with f32 activations: its results must not depend on how many rows
+/// there are.
+ov::Output<ov::Node> packed(const ov::Output<ov::Node>& hidden, bool norm, bool residual) {
+    kernels::PlainWeights plain;
+    plain.format.bits = 16;
+    plain.format.scales = kernels::ScaleKind::None;
+    plain.format.offsets = kernels::OffsetKind::None;
+    plain.format.floats = kernels::FloatKind::F16;
+    plain.rows = kVocabulary;
+    plain.columns = kHidden;
+    for (size_t i = 0; i < kVocabulary * kHidden; ++i) {
+        plain.floats.push_back(
+            kernels::to_f16(0.03F * static_cast<float>(static_cast<int>(i * 7 % 23) - 11)));
+    }
+    std::vector<uint8_t> bytes(kernels::packed_bytes(plain.format, plain.rows, plain.columns) + 64);
+    kernels::pack(plain, bytes.data());
+    ovfast::ops::FullyConnected::Attributes attributes;
+    attributes.rows = kVocabulary;
+    attributes.columns = kHidden;
+    attributes.norm = norm;
+    attributes.epsilon = 1e-6F;
+    attributes.residual = residual;
+    ov::OutputVector inputs{hidden, op::Constant::create(ov::element::u8, {bytes.size()}, bytes)};
+    if (norm) inputs.push_back(constant({kHidden}, 0.2F));
+    if (residual) inputs.push_back(matmul(hidden, {20, 8}));
+    const auto layer = std::make_shared<ovfast::ops::FullyConnected>(inputs, attributes);
+    layer->set_activations(ovfast::ops::Activations::Exact);
+    return layer;
+}
+
 const std::vector<Case> kCases = {
     {"plain", true, [](const auto& h) { return matmul(h, {20, 8}); }},
     {"bias", true,
@@ -56,6 +89,15 @@ const std::vector<Case> kCases = {
      [](const auto& h) {
          return std::make_shared<op::Unsqueeze>(matmul(h, {20, 8}),
                                                 op::Constant::create(ov::element::i64, {1}, {0}));
+     }},
+    {"packed", true, [](const auto& h) { return packed(h, false, false); }},
+    {"packed_with_norm", true, [](const auto& h) { return packed(h, true, false); }},
+    {"packed_with_residual", false, [](const auto& h) { return packed(h, false, true); }},
+    {"packed_and_softcapped", true,
+     [](const auto& h) {
+         const auto small =
+             std::make_shared<op::Divide>(packed(h, true, false), constant({1, 1, 1}, -3.0F));
+         return std::make_shared<op::Tanh>(small);
      }},
     {"unknown_operation", false,
      [](const auto& h) { return std::make_shared<op::Sigmoid>(matmul(h, {20, 8})); }},

@@ -149,7 +149,7 @@ TEST_P(Matrices, ArePackedAsTheyAre) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, Matrices, testing::ValuesIn(kWeights),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& form) { return std::string(form.param.name); });
 
 TEST(RewriteWeights, RoundsNothingOfScalesThatTheGraphMultipliesInF16) {
     const auto x = activations({-1, 64});
@@ -267,7 +267,7 @@ TEST_P(LeftAlone, WithTheReason) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, LeftAlone, testing::ValuesIn(kLeft),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& form) { return std::string(form.param.name); });
 
 TEST(RewriteWeights, LeavesFloatsWhenAsked) {
     const auto x = activations({-1, 64});

@@ -42,6 +42,17 @@ def tiny_model_dirs(tiny_model: Callable[[str, str], TinyModel]) -> dict[str, Pa
 
 
 @pytest.fixture(scope="session")
+def tiny_stock_dirs(
+    tiny_model: Callable[[str, str], TinyModel], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The same models in OpenVINO's own operations, as exported with --no-pack."""
+    folder = tmp_path_factory.mktemp("stock")
+    for name in ARCHITECTURES:
+        ovfast.export(tiny_model(name, "F16")[0], folder / name, progress=False, packed=False)
+    return {name: folder / name for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session")
 def real_model_dir() -> Path:
     """The demo model, exported into the cache. Tests that use it bear the mark `real_model`."""
     configured = os.environ.get("OVFAST_DEMO_MODEL")

@@ -27,6 +27,8 @@ HEALTHY_CORE: dict[str, Any] = {
     "memory_limit": 12 << 30,
     "cpu_name": "Some CPU",
     "isa": ["avx2", "avx512_vnni"],
+    "kernels": ["scalar", "avx2"],
+    "forced": None,
 }
 
 
@@ -121,8 +123,9 @@ def test_core_that_cannot_be_loaded() -> None:
 
 
 def test_host() -> None:
-    cpu, threads, memory = doctor._check_host(HEALTHY_CORE)
-    assert {cpu.status, threads.status, memory.status} == {"ok"}
+    cpu, kernels, threads, memory = doctor._check_host(HEALTHY_CORE)
+    assert {cpu.status, kernels.status, threads.status, memory.status} == {"ok"}
+    assert kernels.summary == "instruction sets: scalar, avx2"
     assert "avx512_vnni" in cpu.summary
     assert threads.summary == "2 used (8 processors, affinity 4, cgroup quota 1.5 CPUs)"
     assert memory.summary == "8.0 GiB available of 16.0 GiB, cgroup limit 12.0 GiB"
@@ -134,6 +137,13 @@ def test_host() -> None:
 def test_weak_host(change: dict[str, Any], name: str) -> None:
     weak = [check for check in doctor._check_host({**HEALTHY_CORE, **change}) if check.fix]
     assert [(check.name, check.status) for check in weak] == [(name, "warning")]
+
+
+@pytest.mark.parametrize(("forced", "status"), [("avx2", "ok"), ("amx", "fault")])
+def test_a_forced_instruction_set_is_shown(forced: str, status: str) -> None:
+    kernels = list(doctor._check_host({**HEALTHY_CORE, "forced": forced}))[1]
+    assert kernels.status == status
+    assert "OVFAST_FORCE_ISA is" in kernels.summary
 
 
 @pytest.mark.parametrize("answer", [{"error": "no"}, {"devices": {}}])

@@ -19,9 +19,8 @@ from ovfast import _core
 from ovfast.reference import ReferenceLLM
 
 EXACT = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "KV_CACHE_PRECISION": "f32",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    "properties": {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"},
+    "activation_precision": "exact",
 }
 PROMPTS = [[5, 9, 13], [40, 41, 42, 43, 44, 45, 46], list(range(60, 100)), [7], [99, 3] * 12]
 
@@ -33,7 +32,7 @@ def model_dir(tiny_model_dirs):
 
 @pytest.fixture(scope="module")
 def llm(model_dir):
-    with ovfast.LLM(model_dir, properties=EXACT, kv_cache_gb=0.05) as llm:
+    with ovfast.LLM(model_dir, **EXACT, kv_cache_gb=0.05) as llm:
         yield llm
 
 
@@ -68,7 +67,7 @@ def test_text_prompts_one_and_many(llm):
 @pytest.mark.parametrize("max_batch_tokens", [1, 3, 16])
 def test_chunked_prefill_changes_nothing(model_dir, llm, max_batch_tokens):
     with ovfast.LLM(
-        model_dir, properties=EXACT, kv_cache_gb=0.05, max_batch_tokens=max_batch_tokens
+        model_dir, **EXACT, kv_cache_gb=0.05, max_batch_tokens=max_batch_tokens
     ) as chunked:
         for prompt in PROMPTS:
             assert alone(chunked, prompt, max_new_tokens=8, ignore_eos=True) == alone(
@@ -80,7 +79,7 @@ def test_requests_that_do_not_fit_together_take_turns(model_dir, llm):
     """A cache of a few blocks forces preemption; nothing of the answers may change."""
     block_bytes = llm.info.kv_bytes_per_token * llm.info.kv_block_tokens
     tight = 4 * block_bytes / 2**30 * 1.01
-    with ovfast.LLM(model_dir, properties=EXACT, kv_cache_gb=tight) as small:
+    with ovfast.LLM(model_dir, **EXACT, kv_cache_gb=tight) as small:
         assert small.info.kv_blocks == 4
         assert small.info.kv_cache_bytes <= tight * 2**30
         options = {"max_new_tokens": 60, "ignore_eos": True}
@@ -117,7 +116,7 @@ def test_prompt_that_begins_alike_is_not_computed_again(model_dir, llm):
     block = llm.info.kv_block_tokens
     prompt = [5 + i % 60 for i in range(3 * block + 5)]
     options = {"max_new_tokens": 12, "ignore_eos": True}
-    with ovfast.LLM(model_dir, properties=EXACT, kv_cache_gb=0.05) as fresh:
+    with ovfast.LLM(model_dir, **EXACT, kv_cache_gb=0.05) as fresh:
         first = fresh.generate(prompt, **options)
         again = fresh.generate(prompt, **options)
         turn = fresh.generate(prompt + first.token_ids + [9, 9], **options)
@@ -126,9 +125,7 @@ def test_prompt_that_begins_alike_is_not_computed_again(model_dir, llm):
     assert again.metrics.cached_tokens == 3 * block
     assert turn.metrics.cached_tokens == (len(prompt) + 12 - 1) // block * block
     assert again.token_ids == first.token_ids
-    with ovfast.LLM(
-        model_dir, properties=EXACT, kv_cache_gb=0.05, prefix_caching=False
-    ) as uncached:
+    with ovfast.LLM(model_dir, **EXACT, kv_cache_gb=0.05, prefix_caching=False) as uncached:
         expected = uncached.generate(prompt + first.token_ids + [9, 9], **options)
         assert expected.metrics.cached_tokens == 0
         assert turn.token_ids == expected.token_ids
@@ -235,7 +232,7 @@ def test_cancel_in_decode_keeps_what_came(llm):
 
 def test_cancel_in_prefill_and_before_the_start(model_dir):
     with ovfast.LLM(
-        model_dir, properties=EXACT, kv_cache_gb=0.05, max_batch_tokens=1, max_sequences=1
+        model_dir, **EXACT, kv_cache_gb=0.05, max_batch_tokens=1, max_sequences=1
     ) as slow:
         prompt = [5] * (slow.info.max_context - 8)
         prefilling = slow.stream(prompt, max_new_tokens=4)
@@ -335,9 +332,7 @@ def test_prompt_longer_than_the_context(llm):
 
 def test_prompt_longer_than_the_kv_memory(model_dir, llm):
     block_bytes = llm.info.kv_bytes_per_token * llm.info.kv_block_tokens
-    with ovfast.LLM(
-        model_dir, properties=EXACT, kv_cache_gb=2 * block_bytes / 2**30 * 1.01
-    ) as small:
+    with ovfast.LLM(model_dir, **EXACT, kv_cache_gb=2 * block_bytes / 2**30 * 1.01) as small:
         assert small.info.max_context == 2 * small.info.kv_block_tokens
         with pytest.raises(ovfast.CapacityError, match="KV cache holds .* raise kv_cache_gb"):
             small.generate([5] * (small.info.max_context + 1))

@@ -16,9 +16,8 @@ import ovfast
 from ovfast.reference import ReferenceLLM
 
 EXACT = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "KV_CACHE_PRECISION": "f32",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    "properties": {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"},
+    "activation_precision": "exact",
 }
 # Log-probabilities of the tiny models differed by 4e-6 at most.
 TOLERANCE = 1e-4
@@ -61,16 +60,25 @@ def check(generation, expected):
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def case(request, tiny_model_dirs):
-    """A model directory, prompts and what the Python path makes of them."""
-    model_dir = tiny_model_dirs[request.param]
-    reference = ReferenceLLM(model_dir)
+def answers(request, tiny_stock_dirs):
+    """Prompts, and what the Python path makes of them with OpenVINO's own operations."""
+    reference = ReferenceLLM(tiny_stock_dirs[request.param])
     rng = np.random.default_rng(5)
     prompts = [rng.integers(3, 400, tokens).tolist() for tokens in PROMPT_TOKENS]
     expected = [Expected.of(reference, prompt) for prompt in prompts]
     # Otherwise the comparisons below would end before they began.
     assert sum(answer.certain() for answer in expected) > 0.8 * NEW_TOKENS * len(expected)
-    return model_dir, prompts, expected
+    return request.param, prompts, expected
+
+
+@pytest.fixture(params=["packed", "stock"])
+def case(request, answers, tiny_model_dirs, tiny_stock_dirs):
+    """Arguments for the engine, prompts and answers. Weights are F16: packing changes no value."""
+    architecture, prompts, expected = answers
+    if request.param == "packed":
+        return {"source": tiny_model_dirs[architecture], **EXACT}, prompts, expected
+    stock = {"source": tiny_stock_dirs[architecture], "packed": "never"}
+    return {**stock, **EXACT}, prompts, expected
 
 
 OPTIONS = {"max_new_tokens": NEW_TOKENS, "ignore_eos": True, "temperature": 0.0, "logprobs": 5}
@@ -79,8 +87,8 @@ OPTIONS = {"max_new_tokens": NEW_TOKENS, "ignore_eos": True, "temperature": 0.0,
 @pytest.mark.parametrize("max_batch_tokens", [None, 7, 32])
 def test_alone(case, max_batch_tokens):
     """A small max_batch_tokens cuts prompts into chunks, within blocks and at their borders."""
-    model_dir, prompts, expected = case
-    with ovfast.LLM(model_dir, properties=EXACT, max_batch_tokens=max_batch_tokens) as llm:
+    model, prompts, expected = case
+    with ovfast.LLM(**model, max_batch_tokens=max_batch_tokens) as llm:
         for prompt, answer in zip(prompts, expected, strict=True):
             check(llm.generate(prompt, **OPTIONS), answer)
 
@@ -88,8 +96,8 @@ def test_alone(case, max_batch_tokens):
 @pytest.mark.parametrize("max_batch_tokens", [None, 16])
 def test_together(case, max_batch_tokens):
     """All at once, twice over: the second time blocks are used again that others have written."""
-    model_dir, prompts, expected = case
-    with ovfast.LLM(model_dir, properties=EXACT, max_batch_tokens=max_batch_tokens) as llm:
+    model, prompts, expected = case
+    with ovfast.LLM(**model, max_batch_tokens=max_batch_tokens) as llm:
         for _ in range(2):
             streams = [llm.stream(prompt, **OPTIONS) for prompt in prompts]
             for stream, answer in zip(streams, expected, strict=True):
@@ -98,8 +106,8 @@ def test_together(case, max_batch_tokens):
 
 def test_joined_midway(case):
     """Requests join one that decodes, and leave before it: long prompts beside single tokens."""
-    model_dir, prompts, expected = case
-    with ovfast.LLM(model_dir, properties=EXACT, max_batch_tokens=16) as llm:
+    model, prompts, expected = case
+    with ovfast.LLM(**model, max_batch_tokens=16) as llm:
         first = llm.stream(prompts[1], **OPTIONS)
         next(iter(first))
         short = {**OPTIONS, "max_new_tokens": 3}
@@ -111,11 +119,11 @@ def test_joined_midway(case):
 
 def test_few_blocks(case):
     """A KV cache that holds some of the requests only: the others wait, or give way and resume."""
-    model_dir, prompts, expected = case
-    with ovfast.LLM(model_dir, properties=EXACT) as llm:
+    model, prompts, expected = case
+    with ovfast.LLM(**model) as llm:
         per_token = llm.info.kv_bytes_per_token
     room = 1.5 * (max(PROMPT_TOKENS) + NEW_TOKENS) * per_token / 2**30
-    with ovfast.LLM(model_dir, properties=EXACT, kv_cache_gb=room) as llm:
+    with ovfast.LLM(**model, kv_cache_gb=room) as llm:
         streams = [llm.stream(prompt, **OPTIONS) for prompt in prompts]
         for stream, answer in zip(streams, expected, strict=True):
             check(stream.result, answer)
@@ -126,7 +134,7 @@ def test_compressed_weights(tiny_model, tensor_type):
     _, model_dir = tiny_model("qwen2", tensor_type)
     prompt = np.random.default_rng(6).integers(3, 400, 45).tolist()
     expected = Expected.of(ReferenceLLM(model_dir), prompt)
-    with ovfast.LLM(model_dir, properties=EXACT) as llm:
+    with ovfast.LLM(model_dir, **EXACT) as llm:
         check(llm.generate(prompt, **OPTIONS), expected)
 
 
@@ -139,7 +147,7 @@ def test_real_model(real_model_dir):
         "import math\n\n" + "\n".join(f"x{i} = math.sqrt({i}) * {i + 1}" for i in range(12)),
     ]
     options = {**OPTIONS, "repetition_penalty": 1.0, "max_new_tokens": 24}
-    with ovfast.LLM(real_model_dir, properties=EXACT, max_batch_tokens=64) as llm:
+    with ovfast.LLM(real_model_dir, **EXACT, max_batch_tokens=64) as llm:
         prompts = [llm.tokenizer.encode(text) for text in texts]
         reference = ReferenceLLM(real_model_dir)
         expected = [Expected.of(reference, prompt, 24) for prompt in prompts]

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ovfast/export.hpp"
+#include "ovfast/progress.hpp"
 #include "ovfast/sampling.hpp"
 #include "ovfast/text.hpp"
 
@@ -37,6 +38,18 @@ struct OVFAST_API EngineOptions {
     /// Tokens that end an answer, as generation_config.json names them. Empty: the one that the
     /// tokenizer names.
     std::vector<int64_t> eos_token_ids;
+    /// "auto": linear layers run on packed weights (pack.hpp); a stock directory is packed when it
+    /// is first loaded. "never": a stock directory runs on OpenVINO's own operations.
+    std::string packed = "auto";
+    /// "int8": activations may be rounded to 8 bits in linear layers, as OpenVINO does by default.
+    /// "exact": they stay f32.
+    std::string activation_precision = "int8";
+    /// "auto": ovfast's own attention, with keys and values in bf16, where processor and model
+    /// allow it and no property speaks of a KV cache; else OpenVINO's. "ovfast", "openvino": that
+    /// one.
+    std::string attention = "auto";
+    /// Told while a model is packed; false cancels. From the constructor only.
+    Progress progress;
     /// Further OpenVINO properties for compile_model, "KV_CACHE_PRECISION" -> "u8". Unknown ones
     /// are refused.
     std::map<std::string, std::string> properties;
@@ -61,6 +74,13 @@ struct EngineInfo {
     /// Logits are computed only for the tokens that are sampled; false for a model whose lm_head
     /// was not recognised, which then computes them for every token of the prompt.
     bool lm_head_rows = false;
+    std::string attention;         ///< "ovfast" or "openvino"
+    std::string attention_reason;  ///< why it is not ovfast's; empty otherwise
+    bool packed = false;               ///< linear layers run on packed weights
+    std::filesystem::path packed_dir;  ///< where those are; empty: in memory, or not packed
+    uint64_t weights_bytes = 0;        ///< of all constants of the model
+    int64_t unpacked_layers = 0;       ///< with constant weights that were left as they are
+    std::vector<std::string> notes;    ///< what a person should know, a sentence each
 };
 
 enum class FinishReason {

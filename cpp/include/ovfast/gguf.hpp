@@ -2,13 +2,14 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "ovfast/export.hpp"
+#include "ovfast/pack.hpp"
+#include "ovfast/progress.hpp"
 
 namespace ovfast {
 
@@ -45,16 +46,16 @@ struct OVFAST_API GgufHeader {
 /// data is cut off (naming the tensor). `with_arrays` keeps array metadata too.
 OVFAST_API GgufHeader read_gguf_header(const std::filesystem::path& file, bool with_arrays = false);
 
-/// Progress of a long step: a fraction in [0, 1] and what is being done. Returns false to cancel.
-using Progress = std::function<bool(double fraction, const std::string& what)>;
-
 /// Converts a GGUF file to openvino_model.xml and .bin in the existing directory `out_dir`: inputs
 /// input_ids [b, t] i64, attention_mask [b, t] i64, position_ids [b, t] i64, beam_idx [b] i32;
 /// output logits [1, 1, vocabulary] f32, of the last position; the KV cache as state. Batch 1 only,
 /// unless rewritten to paged attention. Needs no Python and no torch.
+/// Unless `packed` is false, weights are packed as they are in the file (see pack.hpp), without
+/// what the conversion to OpenVINO's own form rounds; that form alone other programs can run.
 /// Throws ModelError (header faults; architectures that the frontend refuses, naming the supported
 /// ones) or Error when cancelled or when the disk is full. Leaves partial files to the caller.
-OVFAST_API void import_gguf(const std::filesystem::path& file, const std::filesystem::path& out_dir,
-                            const Progress& progress = {});
+OVFAST_API PackReport import_gguf(const std::filesystem::path& file,
+                                  const std::filesystem::path& out_dir,
+                                  const Progress& progress = {}, bool packed = true);
 
 }  // namespace ovfast

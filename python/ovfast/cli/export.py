@@ -14,7 +14,8 @@ __all__ = ["export_command"]
 _EPILOG = """\b
 Examples:
   ovfast export model.gguf -o model-dir
-  ovfast export optimum-dir -o model-dir     # checked, then linked or copied
+  ovfast export optimum-dir -o model-dir
+  ovfast export model.gguf -o model-dir --no-pack   # for OpenVINO GenAI too
   ovfast export model-dir -o model-dir       # only checked
   ovfast export model.gguf -o model-dir --force --json
 """
@@ -32,20 +33,25 @@ Examples:
     help="The model directory to write.",
 )
 @click.option("--force", is_flag=True, help="Replace DIR if it holds another model.")
+@click.option(
+    "--no-pack",
+    is_flag=True,
+    help="Keep OpenVINO's own operations, which OpenVINO GenAI can run too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
 def export_command(
-    source: Path, out_dir: Path, force: bool, as_json: bool, no_progress: bool
+    source: Path, out_dir: Path, force: bool, no_pack: bool, as_json: bool, no_progress: bool
 ) -> None:
     """Make a model directory of SOURCE.
 
-    SOURCE is a GGUF file, or a directory that Optimum Intel wrote, which is checked and taken as it
-    is. The model appears whole or not at all; when it holds this very model already,
-    nothing is done.
+    SOURCE is a GGUF file, or a directory that Optimum Intel wrote. The weights are packed for
+    ovfast's operations. The model appears whole or not at all; when DIR holds this very model
+    already, nothing is done.
     """
     from ovfast.export import export
 
-    result = export(source, out_dir, progress=not no_progress, force=force)
+    result = export(source, out_dir, progress=not no_progress, force=force, packed=not no_pack)
     if as_json:
         fields = dataclasses.asdict(result)
         click.echo(json.dumps({**fields, "model_dir": str(out_dir), "source": str(source)}))

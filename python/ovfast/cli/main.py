@@ -15,6 +15,8 @@ __all__ = ["cli", "main"]
 # Name -> (module, attribute, one line of help). Help for all of them must not import any.
 _COMMANDS = {
     "export": ("ovfast.cli.export", "export_command", "Convert a model into a model directory."),
+    "pack": ("ovfast.cli.pack", "pack_command", "Pack the weights of a model directory."),
+    "inspect": ("ovfast.cli.inspect", "inspect_command", "Show how a model's layers are stored."),
     "run": ("ovfast.cli.run", "run_command", "Answer one prompt and report how fast."),
     "chat": ("ovfast.cli.chat", "chat_command", "Talk to a model in the terminal."),
     "doctor": ("ovfast.cli.doctor", "doctor_command", "Check this installation and machine."),
@@ -29,6 +31,7 @@ Examples:
   ovfast run model-dir "Write a haiku about caches." --max-new-tokens 64
   ovfast run model.gguf "1, 1, 2, 3," --raw --json
   ovfast chat model-dir
+  ovfast inspect model-dir
   ovfast doctor
 """
 

@@ -118,6 +118,16 @@ _ENGINE = {
     "max_batch_tokens": _option(
         "--max-batch-tokens", type=int, help="Tokens that one step computes, at most."
     ),
+    "packed": _option(
+        "--packed",
+        type=click.Choice(["auto", "never"]),
+        help="Run on packed weights, or never; the default is auto.",
+    ),
+    "activation_precision": _option(
+        "--activation-precision",
+        type=click.Choice(["int8", "exact"]),
+        help="Of activations in linear layers; the default is int8.",
+    ),
     "properties": _option(
         "--property",
         "properties",

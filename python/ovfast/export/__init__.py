@@ -24,6 +24,8 @@ class ExportResult:
     seconds: float
     weights_bytes: int
     """Size of openvino_model.bin."""
+    packed: bool = False
+    """It runs on ovfast's operations on packed weights, which other programs lack."""
     tensor_types: dict[str, int] = field(default_factory=dict)
     """Of a GGUF file: tensor type -> bytes stored in it."""
     notes: list[str] = field(default_factory=list)
@@ -31,7 +33,12 @@ class ExportResult:
 
 
 def export(
-    source: str | Path, out_dir: str | Path, *, progress: bool = True, force: bool = False
+    source: str | Path,
+    out_dir: str | Path,
+    *,
+    progress: bool = True,
+    force: bool = False,
+    packed: bool = True,
 ) -> ExportResult:
     """Make a model directory of a GGUF file, or of a directory that Optimum Intel wrote.
 
@@ -40,13 +47,15 @@ def export(
     done. Two exports to one directory at once run one after the other.
 
     Args:
-        source: A GGUF file, whatever its name, or a directory with openvino_model.xml and tokenizers, which is
-            checked and taken as it is (files are linked or copied).
+        source: A GGUF file, whatever its name, or a directory with openvino_model.xml and
+            tokenizers, whose other files are linked or copied.
         out_dir: The model directory. It must not exist, be empty, hold this very model, or be
             `source` itself, which then is only checked.
         progress: Show a bar on stderr if that is a terminal.
         force: Replace a model directory that holds something else. Files in it that are no part
             of a model stay.
+        packed: Pack the weights for ovfast, which then loads and runs them fastest. Otherwise the
+            directory holds OpenVINO's own operations, which OpenVINO GenAI runs too.
 
     Raises:
         ModelError: The source cannot be used; the message says why and what to do.
@@ -60,10 +69,10 @@ def export(
     if source.is_dir():
         from ovfast.export.directory import export_directory
 
-        return export_directory(source, out_dir, force=force)
+        return export_directory(source, out_dir, progress=progress, force=force, packed=packed)
     from ovfast.export.gguf import export_gguf
 
-    return export_gguf(source, out_dir, progress=progress, force=force)
+    return export_gguf(source, out_dir, progress=progress, force=force, packed=packed)
 
 
 class _CallableModule(types.ModuleType):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from ovfast import _core
 from ovfast.errors import Error, ModelError
@@ -19,6 +16,7 @@ from ovfast.export.stderr import HeldStderr
 from ovfast.export.target import check_target
 from ovfast.export.tokenizer import TokenizerJob
 from ovfast.model_dir import ModelDir
+from ovfast.progress import Bar
 
 __all__ = ["export_gguf"]
 
@@ -37,6 +35,7 @@ def export_gguf(
     *,
     progress: bool = True,
     force: bool = False,
+    packed: bool = True,
     digest: str | None = None,
 ) -> ExportResult:
     """Convert a GGUF file; see `ovfast.export.export`.
@@ -47,14 +46,19 @@ def export_gguf(
     header = _core.read_gguf_header(source)
     before = _fingerprint(source)
     types = header.bytes_by_type()
-    notes = _notes(types)
-    with _bar(source.name, progress) as bar, locked(out_dir, waiting=bar.waiting):
-        reused = False
-        if check_target(out_dir, force=force, is_same=lambda: _holds(out_dir, source, digest)):
-            reused = True
-        else:
+    made_by = step("export", _TOOLS, packed=packed)
+
+    def is_same() -> bool:
+        return _holds(out_dir, source, digest, made_by)
+
+    def waiting() -> None:
+        bar.show(0.0, "waiting for another export of this directory")
+
+    with Bar(source.name, progress) as bar, locked(out_dir, waiting=waiting):
+        reused = check_target(out_dir, force=force, is_same=is_same)
+        if not reused:
             with Staging(out_dir) as staging:
-                digest = _convert(source, staging.path, digest, bar)
+                report, digest = _convert(source, staging.path, digest, packed, bar)
                 if _fingerprint(source) != before:
                     raise ModelError(f"'{source}' changed while it was exported; try again")
                 description = {
@@ -65,28 +69,31 @@ def export_gguf(
                     "architecture": header.architecture,
                     "tensor_types": types,
                 }
-                write_manifest(
-                    staging.path, source=description, steps=[step("export", _TOOLS)], notes=notes
-                )
+                notes = report.notes if report.packed else [*_notes(types), *report.notes]
+                write_manifest(staging.path, source=description, steps=[made_by], notes=notes)
                 ModelDir.check(staging.path)
                 try:
                     staging.commit()
                 except OSError as error:
                     raise Error(f"cannot write '{out_dir}': {error.strerror}") from error
-        bar.finish()
+        bar.show(1.0, "done")
+    model, manifest = ModelDir.check(out_dir), read_manifest(out_dir)
     return ExportResult(
         model_dir=out_dir,
         source=source,
         reused=reused,
         seconds=time.perf_counter() - start,
-        weights_bytes=ModelDir.check(out_dir).weights_bytes,
+        weights_bytes=model.weights_bytes,
+        packed=model.packed,
         tensor_types=types,
-        notes=notes,
+        notes=manifest["notes"] if manifest else [],
     )
 
 
-def _convert(source: Path, directory: Path, digest: str | None, bar: _Bar) -> str:
-    """Write everything but the manifest; return the sha256 of the source."""
+def _convert(
+    source: Path, directory: Path, digest: str | None, packed: bool, bar: Bar
+) -> tuple[_core.PackReport, str]:
+    """Write everything but the manifest; return what was packed and the sha256 of the source."""
     with contextlib.ExitStack() as stack:
         job = TokenizerJob(source, directory)
         stack.callback(job.close)
@@ -95,17 +102,19 @@ def _convert(source: Path, directory: Path, digest: str | None, bar: _Bar) -> st
             stack.callback(hashing.cancel)
 
         try:
-            _import(source, directory, bar, job)
+            report = _import(source, directory, packed, bar, job)
         except Error:
             if job.failed():
                 job.result()  # raises the reason for which the conversion was stopped
             raise
         bar.show(_CONVERSION_SHARE, "converting the tokenizer")
         job.result()
-        return hashing.result() if hashing is not None else str(digest)
+        return report, hashing.result() if hashing is not None else str(digest)
 
 
-def _import(source: Path, directory: Path, bar: _Bar, job: TokenizerJob) -> None:
+def _import(
+    source: Path, directory: Path, packed: bool, bar: Bar, job: TokenizerJob
+) -> _core.PackReport:
     """Write the weights; give up when the job has failed."""
     with contextlib.ExitStack() as stack:
         file = source
@@ -127,7 +136,7 @@ def _import(source: Path, directory: Path, bar: _Bar, job: TokenizerJob) -> None
             return not job.failed()
 
         try:
-            _core.import_gguf(file, directory, proceed)
+            return _core.import_gguf(file, directory, proceed, packed=packed)
         except Error as error:
             if file == source:
                 raise
@@ -142,14 +151,15 @@ def _notes(types: dict[str, int]) -> list[str]:
     return notes
 
 
-def _holds(out_dir: Path, source: Path, digest: str | None) -> bool:
+def _holds(out_dir: Path, source: Path, digest: str | None, made_by: dict[str, Any]) -> bool:
     """Whether a directory is a whole export of this very file by this very version."""
     try:
         manifest = read_manifest(out_dir)
-        ModelDir.check(out_dir)
+        if ModelDir.check(out_dir).packed:
+            _core.inspect_packing(out_dir)
     except ModelError:
         return False
-    if manifest is None or manifest["steps"] != [step("export", _TOOLS)]:
+    if manifest is None or manifest["steps"] != [made_by]:
         return False
     known = manifest["source"]
     if known.get("kind") != "gguf" or known.get("bytes") != source.stat().st_size:
@@ -160,37 +170,3 @@ def _holds(out_dir: Path, source: Path, digest: str | None) -> bool:
 def _fingerprint(source: Path) -> tuple[int, int, int]:
     status = source.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-class _Bar:
-    """A progress bar that goes from 0 to 1, with what is being done behind it."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar = bar
-        self._what = ""
-
-    def show(self, fraction: float, what: str) -> None:
-        self._bar.update(max(0, round(fraction * 100) - self._bar.n))
-        if what != self._what:
-            self._what = what
-            self._bar.set_postfix_str(what)
-
-    def waiting(self) -> None:
-        self._bar.set_postfix_str("waiting for another export of this directory")
-
-    def finish(self) -> None:
-        self.show(1.0, "done")
-
-
-@contextlib.contextmanager
-def _bar(name: str, progress: bool) -> Iterator[_Bar]:
-    with tqdm(
-        total=100,
-        desc=name,
-        # None: only where stderr is a terminal.
-        disable=None if progress else True,
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
-        leave=False,
-        postfix="converting",
-    ) as bar:
-        yield _Bar(bar)

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import openvino as ov
 
 from ovfast.errors import ModelError
+from ovfast.model_dir import PACKED_OPERATION
+from ovfast.ops import register
 
 # Without these the CPU plugin computes in bf16 where the processor can, keeps the KV cache in u8 and
 # quantizes activations to int8, each of which is enough to turn a close argmax.
@@ -58,8 +60,8 @@ class ReferenceLLM:
                 any of attention_mask, position_ids (all [b, t] i64) and beam_idx ([b] i32), returns
                 logits f32, [b, t, vocab_size] or of the last position alone ([b, 1, vocab_size]),
                 and keeps its KV cache as state.
-            exact: Compute in f32, with an f32 KV cache and without dynamic quantization. Otherwise
-                the plugin's defaults hold.
+            exact: Compute in f32, with an f32 KV cache and without dynamic quantization, also in
+                ovfast's operations. Otherwise the plugin's defaults hold, and theirs.
             properties: Further OpenVINO properties for compile_model; these win.
 
         Raises:
@@ -71,7 +73,7 @@ class ReferenceLLM:
             raise ModelError(f"{model_dir} holds no openvino_model.xml")
         core = ov.Core()
         try:
-            model = core.read_model(path)
+            model, self._weights = _read(core, path, exact)
         except RuntimeError as error:
             raise ModelError(f"{path} cannot be read: {error}") from error
 
@@ -174,3 +176,18 @@ class ReferenceLLM:
             raise ValueError(
                 f"token id {outside[0]} is outside the vocabulary of {self.vocab_size} tokens"
             )
+
+
+def _read(core: ov.Core, xml: Path, exact: bool) -> tuple[ov.Model, npt.NDArray[np.uint8] | None]:
+    """Read a model, packed or not, and the weights that have to live as long as it does."""
+    text = xml.read_bytes()
+    if PACKED_OPERATION not in text:
+        return core.read_model(xml), None
+    register(core)
+    if not exact:
+        return core.read_model(xml), None
+    text = text.replace(b' activations="int8"', b' activations="exact"')
+    weights = np.memmap(
+        xml.with_suffix(".bin"), dtype=np.uint8, mode="c"
+    )  # a Tensor must be writeable
+    return core.read_model(text, ov.Tensor(weights, shared_memory=True)), weights

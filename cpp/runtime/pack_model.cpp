@@ -1,0 +1,195 @@
+#include "runtime/pack_model.hpp"
+
+#include <malloc.h>
+#include <sys/mman.h>
+#include <tbb/parallel_for.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdint>
+#include <openvino/op/constant.hpp>
+#include <utility>
+#include <vector>
+
+#include "kernels/packed_weights.hpp"
+#include "ops/packed_ops.hpp"
+#include "ovfast/error.hpp"
+#include "ovfast/ops.hpp"
+#include "runtime/file_sink.hpp"
+
+namespace ovfast {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Of packing a directory: reading is nothing, since the file is only mapped.
+constexpr double kRewritten = 0.7;
+
+/// Gives the memory of a model's constants back as soon as nobody else refers to them. Freeing them
+/// is not enough: the GGUF frontend keeps all of them in one buffer, and a mapped file stays
+/// mapped.
+class SourceConstants {
+public:
+    explicit SourceConstants(const ov::Model& model) {
+        for (const auto& node : model.get_ops()) {
+            const auto constant = ov::as_type_ptr<ov::op::v0::Constant>(node);
+            if (constant && constant->get_byte_size() >= kSmallest) constants_.push_back(constant);
+        }
+        std::sort(constants_.begin(), constants_.end(),
+                  [](const auto& a, const auto& b) { return begin(*a) < begin(*b); });
+        alone_.assign(constants_.size(), true);
+        for (size_t i = 1; i < constants_.size(); ++i) {
+            if (begin(*constants_[i]) <
+                begin(*constants_[i - 1]) + constants_[i - 1]->get_byte_size()) {
+                alone_[i] = alone_[i - 1] = false;
+            }
+        }
+    }
+
+    void release() {
+        for (size_t i = 0; i < constants_.size(); ++i) {
+            if (!constants_[i] || constants_[i].use_count() > 1) continue;
+            if (alone_[i]) drop(*constants_[i]);
+            constants_[i].reset();
+        }
+    }
+
+private:
+    static constexpr size_t kSmallest = 64 << 10;
+    static constexpr uintptr_t kPage = 4096;
+
+    static uintptr_t begin(const ov::op::v0::Constant& constant) {
+        return reinterpret_cast<uintptr_t>(constant.get_data_ptr());
+    }
+    /// Whole pages within the constant: what lies around it may be in use.
+    static void drop(const ov::op::v0::Constant& constant) {
+        const uintptr_t first = (begin(constant) + kPage - 1) / kPage * kPage;
+        const uintptr_t last = (begin(constant) + constant.get_byte_size()) / kPage * kPage;
+        if (last <= first) return;
+        // NOLINTNEXTLINE(performance-no-int-to-ptr): the constant's own address, rounded
+        ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+    }
+
+    std::vector<std::shared_ptr<ov::op::v0::Constant>> constants_;
+    std::vector<bool> alone_;  ///< whether no other constant has bytes of this one
+};
+
+std::vector<PackedLayer> to_public(const std::vector<ops::RewrittenLayer>& layers) {
+    std::vector<PackedLayer> result;
+    result.reserve(layers.size());
+    for (const ops::RewrittenLayer& layer : layers) {
+        result.push_back({layer.name, layer.operation, layer.reason, layer.format,
+                          layer.source_bytes, layer.packed_bytes});
+    }
+    return result;
+}
+
+}  // namespace
+
+Progress part_of(const Progress& progress, double begin, double end) {
+    if (!progress) return {};
+    return [progress, begin, end](double fraction, const std::string& what) {
+        return progress(begin + (end - begin) * fraction, what);
+    };
+}
+
+void report(const Progress& progress, double fraction, const std::string& what) {
+    if (progress && !progress(fraction, what)) throw Error("the conversion was cancelled");
+}
+
+std::string short_reason(const std::exception& error) {
+    std::string text = error.what();
+    while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0) {
+        text.pop_back();
+    }
+    const size_t line = text.rfind('\n');
+    return line == std::string::npos ? text : text.substr(line + 1);
+}
+
+std::shared_ptr<ov::Model> read_model(ov::Core& core, const fs::path& model_dir) {
+    const fs::path xml = model_dir / "openvino_model.xml";
+    if (!fs::is_regular_file(xml)) {
+        throw ModelError("no openvino_model.xml in " + model_dir.string() +
+                         "; write one with `ovfast export`");
+    }
+    try {
+        return core.read_model(xml);
+    } catch (const std::exception& error) {
+        throw ModelError("cannot read " + xml.string() + ": " + short_reason(error));
+    }
+}
+
+PackManifest pack_in_memory(const std::shared_ptr<ov::Model>& model, const Progress& progress,
+                            decltype(ops::RewriteOptions::source) source) {
+    PackManifest manifest;
+    manifest.source_bytes = constant_bytes(*model);
+    ops::RewriteOptions options;
+    options.source = std::move(source);
+    SourceConstants constants(*model);
+    options.progress = [&](double fraction, const std::string&) {
+        constants.release();
+        return !progress || progress(fraction, "packing the weights");
+    };
+    manifest.layers = to_public(ops::rewrite_to_packed(model, options));
+    ::malloc_trim(0);
+    return manifest;
+}
+
+void write_packed(const std::shared_ptr<ov::Model>& model, PackManifest& manifest,
+                  const fs::path& out_dir, const Progress& progress) {
+    // The xml is small beside the weights; 1 % and 16 MB cover it for every size of model.
+    const uint64_t expected = constant_bytes(*model);
+    check_free_space(out_dir, expected + expected / 100 + 16'000'000);
+    manifest.segments = write_model(model, out_dir, [&](uint64_t bytes) {
+        const double share = static_cast<double>(bytes) / static_cast<double>(expected);
+        report(progress, std::min(share, 1.0), "writing the model");
+    });
+    manifest.describe(out_dir);
+    manifest.write(out_dir);
+}
+
+std::shared_ptr<ov::Model> read_packed(ov::Core& core, const fs::path& model_dir,
+                                       const PackManifest& manifest) {
+    manifest.verify_frame(model_dir);
+    register_ops(core);
+    const std::shared_ptr<ov::Model> model = read_model(core, model_dir);
+    std::vector<const ops::PackedOp*> packed;
+    for (const auto& node : model->get_ops()) {
+        if (const auto* op = dynamic_cast<const ops::PackedOp*>(node.get())) packed.push_back(op);
+    }
+    // By the operations themselves, which remember it, and in their mapping: the pages are there
+    // when the first token wants them.
+    try {
+        tbb::parallel_for(size_t{0}, packed.size(), [&](size_t i) { packed[i]->verify_weights(); });
+    } catch (const ov::Exception& error) {
+        throw ModelError("'" + (model_dir / "openvino_model.bin").string() + "' is damaged: " +
+                         short_reason(error) + ". Pack or export the model again.");
+    }
+    return model;
+}
+
+bool is_packed(const fs::path& model_dir) {
+    return fs::exists(model_dir / PackManifest::kName);
+}
+
+PackReport pack_model(const fs::path& model_dir, const fs::path& out_dir,
+                      const Progress& progress) {
+    if (is_packed(model_dir)) {
+        throw std::invalid_argument("'" + model_dir.string() + "' is packed already");
+    }
+    if (!fs::is_directory(out_dir)) {
+        throw Error("'" + out_dir.string() + "' is not a directory");
+    }
+    report(progress, 0.0, "reading the model");
+    ov::Core core;
+    auto model = read_model(core, model_dir);
+    PackManifest manifest = pack_in_memory(model, part_of(progress, 0.0, kRewritten));
+    if (manifest.packs())
+        write_packed(model, manifest, out_dir, part_of(progress, kRewritten, 1.0));
+    model.reset();
+    ::malloc_trim(0);
+    report(progress, 1.0, "written");
+    return manifest.report(manifest.packs() ? out_dir : fs::path{});
+}
+
+}  // namespace ovfast

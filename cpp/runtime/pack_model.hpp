@@ -1,0 +1,40 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <openvino/core/model.hpp>
+#include <openvino/runtime/core.hpp>
+#include <string>
+
+#include "ops/rewrite.hpp"
+#include "ovfast/pack.hpp"
+#include "runtime/pack_manifest.hpp"
+
+namespace ovfast {
+
+/// Reads openvino_model.xml of a directory. Throws ModelError.
+std::shared_ptr<ov::Model> read_model(ov::Core& core, const std::filesystem::path& model_dir);
+
+/// Rewrites a model in memory to operations on packed weights; tells what became of each layer.
+/// `source` as in ops::RewriteOptions, `progress` from 0 to 1 or none.
+PackManifest pack_in_memory(const std::shared_ptr<ov::Model>& model, const Progress& progress,
+                            decltype(ops::RewriteOptions::source) source = {});
+
+/// Writes what pack_in_memory() made. `progress` from 0 to 1.
+void write_packed(const std::shared_ptr<ov::Model>& model, PackManifest& manifest,
+                  const std::filesystem::path& out_dir, const Progress& progress);
+
+/// Reads a packed directory for use: every byte is checked. Throws ModelError.
+std::shared_ptr<ov::Model> read_packed(ov::Core& core, const std::filesystem::path& model_dir,
+                                       const PackManifest& manifest);
+
+/// A part of a progress, from `begin` to `end`.
+Progress part_of(const Progress& progress, double begin, double end);
+
+/// Calls `progress`; throws Error when it cancels.
+void report(const Progress& progress, double fraction, const std::string& what);
+
+/// The line of an OpenVINO exception that says why; the others name its source files.
+std::string short_reason(const std::exception& error);
+
+}  // namespace ovfast
