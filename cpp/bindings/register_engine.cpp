@@ -207,6 +207,11 @@ void register_engine(py::module_& m) {
     register_request(m);
 
     // The destructor waits for the step under way, so other Python threads must go on meanwhile.
+    py::class_<NodeTime>(m, "NodeTime", "Time of one operation of the compiled model.")
+        .def_readonly("name", &NodeTime::name)
+        .def_readonly("type", &NodeTime::type, "What the plugin runs.")
+        .def_readonly("seconds", &NodeTime::seconds, "Over all steps in which it ran.")
+        .def_readonly("steps", &NodeTime::steps, "In which it ran.");
     py::class_<Engine>(m, "Engine",
                        "Runs requests on one model with continuous batching. Thread-safe.",
                        py::release_gil_before_calling_cpp_dtor())
@@ -221,6 +226,9 @@ void register_engine(py::module_& m) {
         .def("submit", &Engine::submit, py::arg("prompt_ids"), py::arg("params"),
              py::call_guard<py::gil_scoped_release>(),
              "Queues a request of int64 token ids. Raises ValueError or CapacityError.")
+        .def("take_node_times", &Engine::take_node_times,
+             "Where the time of the steps since the last call went; empty unless the property "
+             "PERF_COUNT is YES.")
         .def_property_readonly("info", &Engine::info, py::return_value_policy::copy);
 }
 

@@ -57,6 +57,10 @@ void register_memory(py::module_& m) {
                 .format(p.peak_rss, p.rss, p.rss_file, p.rss_anon);
         });
 
+    m.def("read_bandwidth", &read_bandwidth, py::arg("threads") = 0, py::arg("megabytes") = 1024,
+          py::call_guard<py::gil_scoped_release>(),
+          "Bytes a second that the threads read together, front to back; 0 threads: as many as\n"
+          "we compute with. Takes some 0.3 s.");
     m.def("read_process_memory", &read_process_memory,
           "Memory of this process now. Raises Error when /proc/self/status lacks a field.");
 }

@@ -363,6 +363,10 @@ std::shared_ptr<Request> Engine::submit(std::vector<int64_t> prompt_ids,
     return std::make_shared<RequestHandle>(std::move(state));
 }
 
+std::vector<NodeTime> Engine::take_node_times() {
+    return impl_->model.take_node_times();
+}
+
 const EngineInfo& Engine::info() const {
     return impl_->model.info();
 }

@@ -2,7 +2,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <openvino/runtime/core.hpp>
 #include <vector>
 
@@ -25,9 +27,12 @@ public:
 
     void copy_block(int32_t from, int32_t to) { cache_->copy_block(from, to); }
     const EngineInfo& info() const { return info_; }
+    /// See Engine::take_node_times(); from any thread.
+    std::vector<NodeTime> take_node_times();
 
 private:
     void reserve_cache(const EngineOptions& options, uint64_t weight_bytes);
+    void note_times(const ov::InferRequest& request);
     void choose_attention(const std::shared_ptr<ov::Model>& model, const EngineOptions& options);
     template <typename T>
     void bind(ov::InferRequest& request, const char* name, const std::vector<T>& values);
@@ -42,6 +47,9 @@ private:
     bool has_max_context_ = false;
     bool has_top_k_ = false;  // the lm_head can give the largest logits alone
     int32_t max_context_ = 0;
+    bool profiled_ = false;
+    std::mutex times_mutex_;
+    std::map<std::string, NodeTime> times_;  // by name
 };
 
 }  // namespace ovfast

@@ -109,8 +109,8 @@ std::optional<kernels::PlainWeights> GgufWeights::find(const std::string& name, 
             "' was packed from the converted graph: its rows are not those of the file");
         return std::nullopt;
     }
-    auto weights = kernels::from_gguf(tensor.type, file_.data() + tensor.offset, tensor.size, rows,
-                                      columns);
+    auto weights =
+        kernels::from_gguf(tensor.type, file_.data() + tensor.offset, tensor.size, rows, columns);
     pages_.drop();  // or they would be resident beside what was made of them
     return weights;
 }

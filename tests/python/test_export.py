@@ -30,6 +30,8 @@ from ovfast.export.config import adds_bos, generation_config, model_config
 from ovfast.export.stderr import HeldStderr
 from ovfast.llm import _resolve
 from ovfast.model_dir import ModelDir
+from ovfast.progress import Bar
+from ovfast.reference import ReferenceLLM
 
 FILES = {
     "chat_template.jinja",
@@ -38,6 +40,7 @@ FILES = {
     "openvino_detokenizer.bin",
     "openvino_detokenizer.xml",
     "openvino_model.bin",
+    "openvino_model.packed",
     "openvino_model.xml",
     "openvino_tokenizer.bin",
     "openvino_tokenizer.xml",
@@ -58,20 +61,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def logits(directory: Path, ids: list[int]) -> np.ndarray:
     """Of the last position, at full precision."""
-    compiled = openvino.Core().compile_model(
-        directory / "openvino_model.xml",
-        "CPU",
-        {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"},
-    )
-    tokens = np.array([ids])
-    return compiled(
-        {
-            "input_ids": tokens,
-            "attention_mask": np.ones_like(tokens),
-            "position_ids": np.arange(len(ids))[None],
-            "beam_idx": np.zeros(1, np.int32),
-        }
-    )["logits"][0, -1]
+    result = ReferenceLLM(directory).generate(ids, 1, keep_logits=True)
+    assert result.logits is not None
+    return result.logits[0]
 
 
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
@@ -269,7 +261,7 @@ def test_gguf_by_another_name(model: Path, tmp_path: Path, monkeypatch: pytest.M
     export(blob, tmp_path / "dir")
     assert {file.name for file in (tmp_path / "dir").iterdir()} == FILES
     monkeypatch.setenv("OVFAST_CACHE", str(tmp_path / "cache"))
-    directory = _resolve(blob, False)
+    directory = _resolve(blob, False, "auto")
     assert directory.name.startswith("blob-")
     ModelDir.check(directory)
 
@@ -284,7 +276,7 @@ def test_faults_name_the_file_that_was_given(tmp_path: Path) -> None:
         export(blob, tmp_path / "dir")
     blob.write_bytes(b"text" * 10)
     with pytest.raises(ModelError, match=r"blob.*not a GGUF file"):
-        _resolve(blob, False)
+        _resolve(blob, False, "auto")
 
 
 def write_q4_k(path: Path) -> Path:
@@ -305,7 +297,7 @@ def write_q4_k(path: Path) -> Path:
 def test_notices_become_notes(tmp_path: Path) -> None:
     """The frontend prints them once in a process, so it must be a fresh one."""
     source = write_q4_k(tmp_path / "m.gguf")
-    script = "import sys, ovfast; print(ovfast.export(*sys.argv[1:]).notes)"
+    script = "import sys, ovfast; print(ovfast.export(*sys.argv[1:], packed=False).notes)"
     outcome = subprocess.run(
         [sys.executable, "-c", script, str(source), str(tmp_path / "dir")],
         check=True,
@@ -317,10 +309,13 @@ def test_notices_become_notes(tmp_path: Path) -> None:
     assert "Q4_K: each block's minimum was rounded" in outcome.stdout
     notes = json.loads((tmp_path / "dir" / "ovfast.json").read_text())["notes"]
     assert outcome.stdout.strip() == repr(notes)
-    result = export(tmp_path / "dir", tmp_path / "taken")
+    result = export(tmp_path / "dir", tmp_path / "taken", packed=False)
     assert json.loads((result.model_dir / "ovfast.json").read_text())["notes"] == notes
-    outcome = CliRunner().invoke(export_command, [str(source), "-o", str(tmp_path / "dir")])
+    arguments = [str(source), "-o", str(tmp_path / "dir"), "--no-pack"]
+    outcome = CliRunner().invoke(export_command, arguments)
     assert f"Note: {notes[0]}." in outcome.stdout
+    # Packed weights are those of the file.
+    assert export(source, tmp_path / "packed").notes == []
 
 
 def test_other_messages_come_through(capfd: pytest.CaptureFixture[str]) -> None:
@@ -344,8 +339,10 @@ def test_bar_says_what_is_done_from_the_start(monkeypatch: pytest.MonkeyPatch) -
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with gguf_export._bar("m.gguf", True) as bar:
-        assert "converting" in terminal.getvalue()
+    with Bar("m.gguf", True) as bar:
+        assert terminal.getvalue() == ""  # a model that is there already shows none
+        bar.show(0.0, "reading the header")
+        assert "reading the header" in terminal.getvalue()
         bar.show(0.0, "reading the weights")
         assert "reading the weights" in terminal.getvalue()
 

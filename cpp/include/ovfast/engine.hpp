@@ -74,8 +74,8 @@ struct EngineInfo {
     /// Logits are computed only for the tokens that are sampled; false for a model whose lm_head
     /// was not recognised, which then computes them for every token of the prompt.
     bool lm_head_rows = false;
-    std::string attention;         ///< "ovfast" or "openvino"
-    std::string attention_reason;  ///< why it is not ovfast's; empty otherwise
+    std::string attention;             ///< "ovfast" or "openvino"
+    std::string attention_reason;      ///< why it is not ovfast's; empty otherwise
     bool packed = false;               ///< linear layers run on packed weights
     std::filesystem::path packed_dir;  ///< where those are; empty: in memory, or not packed
     uint64_t weights_bytes = 0;        ///< of all constants of the model
@@ -128,6 +128,14 @@ struct RequestMetrics {
     int64_t preemptions = 0;
 };
 
+/// Time of one operation of the compiled model, over the steps since the last question.
+struct NodeTime {
+    std::string name;  ///< of the operation in the model
+    std::string type;  ///< what the plugin runs, "FullyConnected"
+    double seconds = 0.0;
+    int64_t steps = 0;  ///< in which it ran
+};
+
 /// A submitted request. Thread-safe. Dropping the last handle of a running request cancels it.
 class OVFAST_API Request {
 public:
@@ -165,6 +173,9 @@ public:
     std::shared_ptr<Request> submit(std::vector<int64_t> prompt_ids, const SamplingParams& params);
 
     const EngineInfo& info() const;
+    /// Where the time of the steps since the last call went; empty unless the property PERF_COUNT
+    /// is YES.
+    std::vector<NodeTime> take_node_times();
 
 private:
     struct Impl;
