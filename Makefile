@@ -90,14 +90,25 @@ test-cpp: $(env_stamp) ## Run the C++ tests
 test-asan: export ASAN_OPTIONS := strict_string_checks=1:detect_stack_use_after_return=1
 test-asan: export UBSAN_OPTIONS := print_stacktrace=1
 test-asan: $(env_stamp) ## Run the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(call cpp_tests,build/asan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DOVFAST_SANITIZE=ON)
+	$(call cpp_tests,build/asan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DOVFAST_SANITIZE=address)
 
-# $(call cpp_tests,build directory,CMake options)
-define cpp_tests
+.PHONY: test-tsan
+test-tsan: export TSAN_OPTIONS := halt_on_error=1
+test-tsan: $(env_stamp) ## Run the kernels in several threads under ThreadSanitizer
+	$(call cpp_build,build/tsan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DOVFAST_SANITIZE=thread,test_linear_threads)
+	build/tsan/tests/cpp/test_linear_threads --gtest_brief=1
+
+# $(call cpp_build,build directory,CMake options,target)
+define cpp_build
 PYTHON="$(PYTHON)" tools/system_packages.sh --tests
 cmake -S . -B $(1) $(2) -DOVFAST_TESTS=ON -DOVFAST_PYTHON=OFF \
     -DPython_EXECUTABLE="$(abspath $(py))" --log-level=WARNING
-cmake --build $(1) --target ovfast_tests
+cmake --build $(1) --target $(3)
+endef
+
+# $(call cpp_tests,build directory,CMake options)
+define cpp_tests
+$(call cpp_build,$(1),$(2),ovfast_tests)
 ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS) --progress
 endef
 

@@ -118,6 +118,8 @@ void register_options(py::module_& m) {
         .def_readonly("lm_head_rows", &EngineInfo::lm_head_rows,
                       "Whether logits are computed only for the tokens that are sampled.")
         .def_readonly("attention", &EngineInfo::attention, "\"ovfast\" or \"openvino\".")
+        .def_readonly("fused_layers", &EngineInfo::fused_layers,
+                      "Decoder layers that run as one operation.")
         .def_readonly("attention_reason", &EngineInfo::attention_reason,
                       "Why attention is not ovfast's; empty otherwise.")
         .def_readonly("packed", &EngineInfo::packed, "Linear layers run on packed weights.")

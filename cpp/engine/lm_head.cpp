@@ -122,7 +122,9 @@ std::shared_ptr<ov::Model> split_lm_head(const std::shared_ptr<ov::Model>& model
             add(ops::LMHead::kTopKInput, kTopK, {2});
             add(ops::LMHead::kNotCountedInput, kNotCounted, {-1});
         }
-        ov::Output<ov::Node> logits = node->clone_with_new_inputs(operands);
+        const std::shared_ptr<ov::Node> head = node->clone_with_new_inputs(operands);
+        head->set_friendly_name(node->get_friendly_name());
+        ov::Output<ov::Node> logits = head;
         for (auto it = after.rbegin(); it != after.rend(); ++it) {
             if (only_moves_dimensions(**it)) continue;
             ov::OutputVector inputs = (*it)->input_values();
@@ -132,6 +134,8 @@ std::shared_ptr<ov::Model> split_lm_head(const std::shared_ptr<ov::Model>& model
         // Constants may carry leading dimensions of 1, [1, 1, vocabulary], and broadcast the rest.
         logits = std::make_shared<op::Reshape>(
             logits, op::Constant::create(ov::element::i64, {2}, {int64_t{-1}, *vocabulary}), false);
+        // Plugins take out a reshape that changes nothing, and give its name to what it was after.
+        logits.get_node()->set_friendly_name(node->get_friendly_name());
         lm_head =
             std::make_shared<ov::Model>(ov::OutputVector{as_f32(logits)}, parameters, "lm_head");
         chosen = gather_rows(node->input_value(0), hidden, rows);

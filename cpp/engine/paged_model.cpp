@@ -12,6 +12,8 @@
 #include <sstream>
 
 #include "engine/lm_head.hpp"
+#include "engine/sliding_window.hpp"
+#include "ops/decoder_stack.hpp"
 #include "ops/packed_ops.hpp"
 #include "ops/paged_attention.hpp"
 #include "ovfast/error.hpp"
@@ -63,12 +65,14 @@ LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
 }
 
 void page_attention(const std::shared_ptr<ov::Model>& model, const std::filesystem::path& dir) {
+    const std::vector<int64_t> windows = find_sliding_windows(*model);
     try {
         ov::pass::SDPAToPagedAttention().run_on_model(model);
     } catch (const std::exception& e) {
         throw ModelError("the attention of " + dir.string() +
                          " cannot be paged: " + short_reason(e));
     }
+    set_sliding_windows(*model, windows);
     for (const auto& node : model->get_ordered_ops()) {
         if (ov::is_type<ov::op::util::ReadValueBase>(node)) {
             throw ModelError("the model in " + dir.string() + " keeps the state '" +
@@ -230,6 +234,11 @@ void PagedModel::choose_attention(const std::shared_ptr<ov::Model>& model,
         return;
     }
     info_.attention = "ovfast";
+    // With one node for all layers there is nothing left to see in a profile.
+    const auto profile = options.properties.find(ov::enable_profiling.name());
+    if (profile == options.properties.end() || profile->second == "NO") {
+        info_.fused_layers = static_cast<int64_t>(ops::fuse_decoder_stack(model));
+    }
 }
 
 void PagedModel::reserve_cache(const EngineOptions& options, uint64_t weight_bytes) {
@@ -316,7 +325,7 @@ const float* PagedModel::run(const StepBatch& batch) {
     }
     try {
         request_.infer();
-        if (profiled_) note_times(request_);
+        if (profiled_) note_times(request_, inferences_);
         if (!lm_head_) return request_.get_output_tensor(0).data<float>();
         if (batch.logit_rows.empty()) return nullptr;
         lm_head_.set_input_tensor(0, request_.get_output_tensor(0));
@@ -325,7 +334,7 @@ const float* PagedModel::run(const StepBatch& batch) {
             bind(lm_head_, kNotCounted, batch.not_counted);
         }
         lm_head_.infer();
-        if (profiled_) note_times(lm_head_);
+        if (profiled_) note_times(lm_head_, lm_head_inferences_);
         return lm_head_.get_output_tensor(0).data<float>();
     } catch (const std::exception& e) {
         throw Error("the model failed in a step of " + std::to_string(batch.token_ids.size()) +
@@ -333,23 +342,31 @@ const float* PagedModel::run(const StepBatch& batch) {
     }
 }
 
-void PagedModel::note_times(const ov::InferRequest& request) {
+void PagedModel::note_times(const ov::InferRequest& request, int64_t& inferences) {
+    ++inferences;
     const std::lock_guard lock(times_mutex_);
     for (const ov::ProfilingInfo& info : request.get_profiling_info()) {
         if (info.status != ov::ProfilingInfo::Status::EXECUTED) continue;
-        NodeTime& time = times_[info.node_name];
-        time.name = info.node_name;
-        time.type = info.node_type;
-        time.seconds += std::chrono::duration<double>(info.real_time).count();
-        ++time.steps;
+        NodeClock& clock = clocks_[info.node_name];
+        clock.type = info.node_type;
+        // The plugin gives the average over all inferences so far, not the time of the last one.
+        const double average = std::chrono::duration<double>(info.real_time).count();
+        clock.seconds = average * static_cast<double>(inferences);
+        clock.steps = inferences;
     }
 }
 
 std::vector<NodeTime> PagedModel::take_node_times() {
     const std::lock_guard lock(times_mutex_);
     std::vector<NodeTime> taken;
-    for (const auto& [name, time] : times_) taken.push_back(time);
-    times_.clear();
+    for (auto& [name, clock] : clocks_) {
+        if (clock.steps == clock.taken_steps) continue;
+        // Averages come in whole microseconds: a difference may be less than nothing.
+        const double seconds = std::max(0.0, clock.seconds - clock.taken_seconds);
+        taken.push_back({name, clock.type, seconds, clock.steps - clock.taken_steps});
+        clock.taken_seconds = clock.seconds;
+        clock.taken_steps = clock.steps;
+    }
     return taken;
 }
 

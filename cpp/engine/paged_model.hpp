@@ -32,7 +32,7 @@ public:
 
 private:
     void reserve_cache(const EngineOptions& options, uint64_t weight_bytes);
-    void note_times(const ov::InferRequest& request);
+    void note_times(const ov::InferRequest& request, int64_t& inferences);
     void choose_attention(const std::shared_ptr<ov::Model>& model, const EngineOptions& options);
     template <typename T>
     void bind(ov::InferRequest& request, const char* name, const std::vector<T>& values);
@@ -47,9 +47,18 @@ private:
     bool has_max_context_ = false;
     bool has_top_k_ = false;  // the lm_head can give the largest logits alone
     int32_t max_context_ = 0;
+
+    /// Time of an operation since the model was loaded, and when it was last taken.
+    struct NodeClock {
+        std::string type;
+        double seconds = 0.0, taken_seconds = 0.0;
+        int64_t steps = 0, taken_steps = 0;
+    };
     bool profiled_ = false;
+    int64_t inferences_ = 0;
+    int64_t lm_head_inferences_ = 0;
     std::mutex times_mutex_;
-    std::map<std::string, NodeTime> times_;  // by name
+    std::map<std::string, NodeClock> clocks_;  // by name
 };
 
 }  // namespace ovfast

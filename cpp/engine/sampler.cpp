@@ -15,7 +15,7 @@
 // The loops that see the whole vocabulary are compiled for several instruction sets, and the loader
 // picks one. They round alike everywhere: without -ffp-contract nothing becomes a fused
 // multiply-add. Sanitizers run before the loader's choice can, so under them there is one version.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define OVFAST_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define OVFAST_VECTOR_CLONES

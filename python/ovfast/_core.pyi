@@ -29,6 +29,7 @@ __all__: list[str] = [
     "HostLimits",
     "IncrementalDetokenizer",
     "ModelError",
+    "NodeTime",
     "PackReport",
     "PackedLayer",
     "PositionLogprobs",
@@ -49,6 +50,7 @@ __all__: list[str] = [
     "pack_for_loading",
     "pack_model",
     "pack_weights",
+    "read_bandwidth",
     "read_gguf_header",
     "read_host_limits",
     "read_process_memory",
@@ -586,6 +588,13 @@ class EngineOptions:
     @activation_precision.setter
     def activation_precision(self, arg0: str) -> None: ...
     @property
+    def attention(self) -> str:
+        """
+        "auto", "ovfast" (keys and values in bf16) or "openvino".
+        """
+    @attention.setter
+    def attention(self, arg0: str) -> None: ...
+    @property
     def device(self) -> str:
         """
         OpenVINO device: "CPU".
@@ -669,6 +678,16 @@ class EngineInfo:
     """
     What came out of the options on this machine.
     """
+    @property
+    def attention(self) -> str:
+        """
+        "ovfast" or "openvino".
+        """
+    @property
+    def attention_reason(self) -> str:
+        """
+        Why attention is not ovfast's; empty otherwise.
+        """
     @property
     def compile_seconds(self) -> float: ...
     @property
@@ -874,6 +893,28 @@ class Request:
         Valid once the request ended.
         """
 
+class NodeTime:
+    """
+    Time of one operation of the compiled model.
+    """
+    @property
+    def name(self) -> str: ...
+    @property
+    def seconds(self) -> float:
+        """
+        Over all steps in which it ran.
+        """
+    @property
+    def steps(self) -> int:
+        """
+        In which it ran.
+        """
+    @property
+    def type(self) -> str:
+        """
+        What the plugin runs.
+        """
+
 class Engine:
     """
     Runs requests on one model with continuous batching. Thread-safe.
@@ -894,6 +935,10 @@ class Engine:
     ) -> Request:
         """
         Queues a request of int64 token ids. Raises ValueError or CapacityError.
+        """
+    def take_node_times(self) -> list[NodeTime]:
+        """
+        Where the time of the steps since the last call went; empty unless the property PERF_COUNT is YES.
         """
     @property
     def info(self) -> EngineInfo: ...
@@ -970,6 +1015,15 @@ def pack_weights(
     Packs a quantized matrix for ovfast's operations; u8 [bytes].
 
     codes u8 [rows, columns] below 2^bits; scales f32 [rows, groups]; zero_points u8 [rows, groups], 2^(bits-1) without them. A weight is scale * (code - zero_point). bits: 4, 5, 6 or 8. Raises ValueError for shapes, groups and codes that do not fit.
+    """
+
+def read_bandwidth(
+    threads: typing.SupportsInt | typing.SupportsIndex = 0,
+    megabytes: typing.SupportsInt | typing.SupportsIndex = 1024,
+) -> float:
+    """
+    Bytes a second that the threads read together, front to back; 0 threads: as many as
+    we compute with. Takes some 0.3 s.
     """
 
 def read_gguf_header(path: os.PathLike | str | bytes, *, with_arrays: bool = False) -> GgufHeader:

@@ -18,8 +18,9 @@ from ovfast.generation_config import sampling_params
 from ovfast.model_dir import ModelDir
 from ovfast.progress import Bar
 from ovfast.results import Generation
+from ovfast.tuning import apply_tuning
 
-__all__ = ["LLM", "TextStream"]
+__all__ = ["LLM", "TextStream", "resolve"]
 
 Message = Mapping[str, Any]
 
@@ -105,8 +106,12 @@ class LLM:
         attention: "ovfast" is our own, which keeps keys and values in bf16; "openvino" is the
             plugin's; "auto" takes ours where processor and model allow it and no property speaks
             of a KV cache (``info.attention`` says which it is, ``info.attention_reason`` why).
+            None is "auto", unless the model was tuned.
         properties: Further OpenVINO properties, such as ``{"KV_CACHE_PRECISION": "u8"}``; unknown
             ones are refused.
+        tuned: Options that are not given take what ``ovfast tune`` found to be the fastest for this
+            model on this machine, if it was run (the attribute ``tuning``; not with
+            ``packed="never"`` or ``activation_precision="exact"``, which it did not measure).
         progress: Show a progress bar while a model is exported or packed.
 
     Raises:
@@ -131,8 +136,9 @@ class LLM:
         prefix_caching: bool = True,
         packed: str = "auto",
         activation_precision: str = "int8",
-        attention: str = "auto",
+        attention: str | None = None,
         properties: Mapping[str, Any] | None = None,
+        tuned: bool = True,
         progress: bool = True,
     ) -> None:
         options = engine_options(
@@ -145,11 +151,13 @@ class LLM:
             prefix_caching=prefix_caching,
             packed=packed,
             activation_precision=activation_precision,
-            attention=attention,
+            attention="auto" if attention is None else attention,
             properties=properties,
         )
+        if not isinstance(tuned, bool):
+            raise TypeError(f"tuned: expected bool, got {type(tuned).__name__}")
 
-        model_dir = ModelDir.check(_resolve(source, progress, packed))
+        model_dir = ModelDir.check(resolve(source, progress, packed))
         self.model_dir: Path = model_dir.path
         context = model_dir.context_length
         if context is not None and (max_context is None or max_context > context):
@@ -159,6 +167,16 @@ class LLM:
                 )
             options.max_context = context
         options.eos_token_ids = model_dir.eos_token_ids
+        explicit = {
+            "num_threads": num_threads,
+            "max_batch_tokens": max_batch_tokens,
+            "attention": attention,
+        }
+        given = [name for name, value in explicit.items() if value is not None]
+        self.tuning: dict[str, Any] | None = (
+            apply_tuning(model_dir, options, given) if tuned else None
+        )
+        """What `ovfast tune` stored, with "applied", the options that come from it; or None."""
         self._generation_config = model_dir.generation_config
         self._model = model_dir
         self._chat_template: ChatTemplate | None = None
@@ -329,7 +347,8 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or (path.suffix.lower() == ".gguf" and not path.is_dir())
 
 
-def _resolve(source: str | Path, progress: bool, packed: str) -> Path:
+def resolve(source: str | Path, progress: bool, packed: str) -> Path:
+    """Return the model directory of a source of `LLM`: a GGUF file is exported into the cache."""
     path = Path(source).expanduser()
     if _is_file(path):
         from ovfast.cache import cached_export

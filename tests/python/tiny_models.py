@@ -47,6 +47,9 @@ class Shape:
     kv_heads: int = 2
     head_size: int = 32
     feed_forward: int = 256
+    context: int = CONTEXT
+    window: int = CONTEXT  # of sliding attention, in gemma3 and phi3
+    more_tokens: int = 0  # in the vocabulary, of no use but to make it large
 
 
 def write_gguf(
@@ -66,7 +69,8 @@ def write_gguf(
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
     spelled = "llama" if architecture in ("llama", "gemma3", "phi3") else "gpt2"
-    size = _add_sentencepiece(writer) if spelled == "llama" else _add_byte_level(writer)
+    add_tokenizer = _add_sentencepiece if spelled == "llama" else _add_byte_level
+    size = add_tokenizer(writer, [f"unused{i}" for i in range(shape.more_tokens)])
     _add_hyperparameters(writer, architecture, shape, size)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
@@ -128,7 +132,7 @@ def _add_hyperparameters(
     writer: gguf.GGUFWriter, architecture: str, shape: Shape, vocabulary: int
 ) -> None:
     writer.add_name(f"tiny {architecture}")
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.hidden)
     writer.add_block_count(shape.layers)
     writer.add_feed_forward_length(shape.feed_forward)
@@ -141,7 +145,7 @@ def _add_hyperparameters(
     writer.add_rope_dimension_count(shape.head_size)
     writer.add_vocab_size(vocabulary)
     if architecture in ("gemma3", "phi3"):
-        writer.add_sliding_window(CONTEXT)
+        writer.add_sliding_window(shape.window)
 
 
 @functools.cache
@@ -164,8 +168,9 @@ def _byte_level() -> tuple[list[str], list[str]]:
     return sorted(model["vocab"], key=model["vocab"].__getitem__), merges
 
 
-def _add_byte_level(writer: gguf.GGUFWriter) -> int:
+def _add_byte_level(writer: gguf.GGUFWriter, more: list[str]) -> int:
     tokens, merges = _byte_level()
+    tokens = [*tokens, *more]
     everything = [*tokens, *CONTROL_TOKENS]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
@@ -191,8 +196,8 @@ def _sentencepiece() -> list[str]:
     return [piece for piece in pieces if len(piece) > 1] + [p for p in pieces if len(p) == 1]
 
 
-def _add_sentencepiece(writer: gguf.GGUFWriter) -> int:
-    pieces = _sentencepiece()
+def _add_sentencepiece(writer: gguf.GGUFWriter, more: list[str]) -> int:
+    pieces = [*_sentencepiece(), *more]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
     types = [_UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * 256, *[_NORMAL] * len(pieces)]
     scores = [0.0] * 259 + [-float(rank) for rank in range(len(pieces))]

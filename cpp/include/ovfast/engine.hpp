@@ -75,6 +75,7 @@ struct EngineInfo {
     /// was not recognised, which then computes them for every token of the prompt.
     bool lm_head_rows = false;
     std::string attention;             ///< "ovfast" or "openvino"
+    int64_t fused_layers = 0;          ///< decoder layers that run as one operation
     std::string attention_reason;      ///< why it is not ovfast's; empty otherwise
     bool packed = false;               ///< linear layers run on packed weights
     std::filesystem::path packed_dir;  ///< where those are; empty: in memory, or not packed

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from ovfast.cli.tune import describe_choices
 
 if TYPE_CHECKING:
     from ovfast import _core
@@ -18,29 +21,43 @@ _HEAD = ("layer", "operation", "format", "MB")
 
 @click.command("inspect")
 @click.argument("model_dir", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--profile", "with_profile", is_flag=True, help="Run the model, show where its time goes."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
-def inspect_command(model_dir: Path, as_json: bool, no_progress: bool) -> None:
+def inspect_command(model_dir: Path, with_profile: bool, as_json: bool, no_progress: bool) -> None:
     """Show the layers of the model directory DIR: operation, weight format and size.
 
     Layers that were left as they are come with the reason. All of a packed directory is read and
     checked. A stock directory that was never packed is packed in memory to find out; nothing is
     written.
 
+    With --profile the model is loaded, and then packed as for every run. Its operations run one by
+    one, which takes a little longer than usual, and their times are set against the rate at which
+    this machine reads memory.
+
     \b
     Examples:
       ovfast inspect model-dir
+      ovfast inspect model-dir --profile
       ovfast inspect model-dir --json
     """
     from ovfast import _core
     from ovfast.model_dir import ModelDir
+    from ovfast.profile import format_profile, profile_dict, profile_model
     from ovfast.progress import Bar
+    from ovfast.tuning import read_tuning
 
-    ModelDir.check(model_dir)
+    tuning = read_tuning(ModelDir.check(model_dir))
     with Bar(model_dir.resolve().name, not no_progress) as bar:
         report = _core.inspect_packing(model_dir, bar.show)
+    profile = profile_model(model_dir, progress=not no_progress) if with_profile else None
     if as_json:
-        click.echo(json.dumps(_as_dict(report)))
+        result = {**_as_dict(report), "tuning": tuning}
+        if profile is not None:
+            result["profile"] = profile_dict(profile)
+        click.echo(json.dumps(result))
         return
     rows = [_HEAD, *(_row(layer) for layer in report.layers if layer.operation)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
@@ -59,6 +76,12 @@ def inspect_command(model_dir: Path, as_json: bool, no_progress: bool) -> None:
     )
     for note in report.notes:
         click.echo(f"Note: {note}.")
+    if tuning is None:
+        click.echo(f"Not tuned: ovfast tune {shlex.quote(str(model_dir))}")
+    else:
+        click.echo(f"Tuned at {tuning['made']}: {describe_choices(tuning)}.")
+    if profile is not None:
+        click.echo(f"\n{format_profile(profile)}")
 
 
 def _row(layer: _core.PackedLayer) -> tuple[str, str, str, str]:

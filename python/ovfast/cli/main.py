@@ -17,6 +17,7 @@ _COMMANDS = {
     "export": ("ovfast.cli.export", "export_command", "Convert a model into a model directory."),
     "pack": ("ovfast.cli.pack", "pack_command", "Pack the weights of a model directory."),
     "inspect": ("ovfast.cli.inspect", "inspect_command", "Show how a model's layers are stored."),
+    "tune": ("ovfast.cli.tune", "tune_command", "Find the fastest options for this machine."),
     "run": ("ovfast.cli.run", "run_command", "Answer one prompt and report how fast."),
     "chat": ("ovfast.cli.chat", "chat_command", "Talk to a model in the terminal."),
     "doctor": ("ovfast.cli.doctor", "doctor_command", "Check this installation and machine."),

@@ -1,0 +1,194 @@
+#include "ops/rope.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <openvino/core/model.hpp>
+#include <openvino/op/constant.hpp>
+#include <openvino/op/convert.hpp>
+#include <openvino/op/parameter.hpp>
+#include <random>
+
+#include "ops/packed_ops.hpp"
+
+namespace ovfast::ops {
+namespace {
+
+using ov::op::v0::Constant;
+using ov::op::v0::Parameter;
+using Value = ov::Output<ov::Node>;
+
+constexpr size_t kTokens = 5;
+constexpr int64_t kPositions[kTokens] = {0, 1, 7, 300, 3001};
+// The graph may round to f16 or bf16 on the way; cosines of other angles differ by far more.
+constexpr float kTolerance = 0.02F;
+
+// A copy of the graph that leads to a value, as a model whose inputs are the values it begins at.
+class Subgraph {
+public:
+    /// Tokens take the place of the first open dimension, 1 that of others.
+    void begin_at(const Value& value) {
+        ov::PartialShape shape = value.get_partial_shape();
+        if (shape.rank().is_dynamic()) return;
+        bool first = true;
+        for (auto& dimension : shape) {
+            if (dimension.is_static()) continue;
+            dimension = first ? static_cast<int64_t>(kTokens) : 1;
+            first = false;
+        }
+        const auto parameter = std::make_shared<Parameter>(value.get_element_type(), shape);
+        parameters_.push_back(parameter);
+        copies_[value] = parameter;
+    }
+
+    /// f32 values of `to` for one tensor for each beginning, in order; nothing when the graph
+    /// begins elsewhere too.
+    std::optional<std::vector<float>> run(const Value& to, const ov::TensorVector& inputs) {
+        const Value copy = copy_of(to);
+        if (copy.get_node() == nullptr || parameters_.size() != inputs.size()) return std::nullopt;
+        const ov::Model model(
+            ov::OutputVector{std::make_shared<ov::op::v0::Convert>(copy, ov::element::f32)},
+            parameters_);
+        ov::TensorVector outputs{ov::Tensor(ov::element::f32, ov::Shape{0})};
+        if (!model.evaluate(outputs, inputs)) return std::nullopt;
+        const auto* data = outputs[0].data<float>();
+        return std::vector<float>(data, data + outputs[0].get_size());
+    }
+
+    const std::vector<const Constant*>& constants() const { return constants_; }
+    const ov::Shape& shape(size_t index) const { return parameters_[index]->get_shape(); }
+
+private:
+    Value copy_of(const Value& value) {
+        const auto known = copies_.find(value);
+        if (known != copies_.end()) return known->second;
+        const auto node = value.get_node_shared_ptr();
+        if (const auto constant = ov::as_type_ptr<Constant>(node)) {
+            constants_.push_back(constant.get());
+            return value;
+        }
+        if (node->get_input_size() == 0 || dynamic_cast<const PackedOp*>(node.get()) != nullptr) {
+            return {};
+        }
+        ov::OutputVector inputs;
+        for (const Value& input : node->input_values()) {
+            inputs.push_back(copy_of(input));
+            if (inputs.back().get_node() == nullptr) return {};
+        }
+        const auto copy = node->clone_with_new_inputs(inputs);
+        for (size_t i = 0; i < node->get_output_size(); ++i) {
+            copies_[node->output(i)] = copy->output(i);
+        }
+        return copy->output(value.get_index());
+    }
+
+    std::map<Value, Value> copies_;
+    ov::ParameterVector parameters_;
+    std::vector<const Constant*> constants_;
+};
+
+ov::Tensor random_tensor(const ov::Shape& shape, unsigned seed) {
+    ov::Tensor tensor(ov::element::f32, shape);
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<float> values(-1.0F, 1.0F);
+    std::generate_n(tensor.data<float>(), tensor.get_size(), [&] { return values(random); });
+    return tensor;
+}
+
+bool close(const std::vector<float>& found, const std::vector<float>& expected) {
+    if (found.size() != expected.size()) return false;
+    for (size_t i = 0; i < found.size(); ++i) {
+        if (!(std::fabs(found[i] - expected[i]) <= kTolerance)) return false;
+    }
+    return true;
+}
+
+// Constants that can be the frequencies of a head: positive and not growing.
+std::optional<std::vector<float>> frequencies(const Constant& constant, size_t size) {
+    const size_t count = ov::shape_size(constant.get_shape());
+    if (!constant.get_element_type().is_real() || count < 2 || 2 * count > size) {
+        return std::nullopt;
+    }
+    auto values = constant.cast_vector<float>();
+    const bool falls = std::is_sorted(values.begin(), values.end(), std::greater<>());
+    if (!falls || values.back() <= 0.0F || values.front() == values.back()) return std::nullopt;
+    return values;
+}
+
+}  // namespace
+
+void RopeTable::fill(const Rope& rope, const int64_t* positions, size_t count) {
+    const size_t half = rope.inv_freq.size();
+    cosines.resize(count * half);
+    sines.resize(count * half);
+    for (size_t row = 0; row < count; ++row) {
+        for (size_t i = 0; i < half; ++i) {
+            const float angle = static_cast<float>(positions[row]) * rope.inv_freq[i];
+            cosines[row * half + i] = std::cos(angle);
+            sines[row * half + i] = std::sin(angle);
+        }
+    }
+}
+
+void apply_rope(const Rope& rope, const RopeTable& table, float* x, size_t rows, size_t heads,
+                size_t size) {
+    const size_t half = rope.inv_freq.size();
+    for (size_t row = 0; row < rows; ++row) {
+        const float* cosines = table.cosines.data() + row * half;
+        const float* sines = table.sines.data() + row * half;
+        for (size_t head = 0; head < heads; ++head, x += size) {
+            const size_t step = rope.neighbours ? 2 : 1;
+            const size_t apart = rope.neighbours ? 1 : half;
+            for (size_t i = 0; i < half; ++i) {
+                float* pair = x + i * step;
+                const float a = pair[0];
+                const float b = pair[apart];
+                pair[0] = a * cosines[i] - b * sines[i];
+                pair[apart] = b * cosines[i] + a * sines[i];
+            }
+        }
+    }
+}
+
+std::optional<Rope> find_rope(const Value& from, const Value& to, const Value& positions,
+                              size_t heads, size_t size) {
+    Subgraph graph;
+    graph.begin_at(from);
+    graph.begin_at(positions);
+    ov::Shape shape(from.get_partial_shape().size(), 1);
+    shape.front() = kTokens;
+    shape.back() = heads * size;
+    const ov::Tensor x = random_tensor(shape, 1);
+    ov::Tensor places(ov::element::i64, {kTokens});
+    std::copy(std::begin(kPositions), std::end(kPositions), places.data<int64_t>());
+    const auto turned = graph.run(to, {x, places});
+    if (!turned) return std::nullopt;
+    for (const Constant* constant : graph.constants()) {
+        const auto values = frequencies(*constant, size);
+        if (!values) continue;
+        for (const bool neighbours : {false, true}) {
+            const Rope rope{*values, neighbours};
+            RopeTable table;
+            table.fill(rope, kPositions, kTokens);
+            std::vector<float> expected(x.data<float>(), x.data<float>() + x.get_size());
+            apply_rope(rope, table, expected.data(), kTokens, heads, size);
+            if (close(*turned, expected)) return rope;
+        }
+    }
+    return std::nullopt;
+}
+
+bool passes_through(const Value& from, const Value& to, const ov::OutputVector& others) {
+    Subgraph graph;
+    ov::TensorVector inputs;
+    graph.begin_at(from);
+    for (const Value& other : others) graph.begin_at(other);
+    for (size_t i = 0; i <= others.size(); ++i) {
+        inputs.push_back(random_tensor(graph.shape(i), static_cast<unsigned>(i)));
+    }
+    const auto moved = graph.run(to, inputs);
+    const auto* data = inputs[0].data<float>();
+    return moved && close(*moved, std::vector<float>(data, data + inputs[0].get_size()));
+}
+
+}  // namespace ovfast::ops
