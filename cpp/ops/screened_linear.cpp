@@ -18,11 +18,7 @@ constexpr float kSlack = 1.001F;
 
 struct Workspace {
     ActivationBuffers activations;
-    GrowingBuffer competing;
     std::vector<Panel> panels;
-    std::vector<float> largest, found;
-    std::vector<size_t> blocks;
-    std::vector<uint8_t> done;  // blocks whose entries are complete
 };
 
 Workspace& workspace() {
@@ -105,101 +101,165 @@ void add_low(const kernels::LinearKernel& kernel, const kernels::PackedWeights& 
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
-// `values`, of one row, as far as they compete for the top_k.
-void copy_counted(const ScreenedJob& job, size_t row, const float* values, size_t counted,
-                  float* out) {
-    std::copy(values, values + counted, out);
-    if (job.not_counted == nullptr) return;
-    const size_t width = job.high->rows();
-    for (const int64_t index : *job.not_counted) {
-        const auto at = static_cast<size_t>(index);
-        if (at / width == row && at % width < counted) out[at % width] = kNothing;
-    }
-}
-
-// Row blocks with an entry for which `wanted` holds, ascending.
+// Marks row blocks with an entry for which `wanted` holds. Several rows mark at once.
 template <typename Wanted>
-void find_blocks(size_t count, const Wanted& wanted, std::vector<size_t>& blocks) {
-    blocks.clear();
+void mark_blocks(size_t count, const Wanted& wanted, std::vector<std::atomic<uint8_t>>& marks) {
     for (size_t n = 0; n < count; n += kBlockRows) {
         const size_t end = std::min(count, n + kBlockRows);
         bool any = false;
         for (size_t i = n; i < end; ++i) any |= wanted(i);
-        if (any) blocks.push_back(n / kBlockRows);
+        if (any) marks[n / kBlockRows].store(1, std::memory_order_relaxed);
     }
 }
 
-// Adds the second half to some row blocks of one row.
-void add_low_to(const kernels::LinearKernel& kernel, const ScreenedJob& job,
-                const kernels::Activations& activations, size_t row,
-                const std::vector<size_t>& blocks) {
-    constexpr size_t step = 16;
-    std::atomic<size_t> next{0};
-    const auto threads = static_cast<size_t>(tbb::this_task_arena::max_concurrency());
-    run_workers(std::min(threads, (blocks.size() + step - 1) / step), [&](size_t) {
-        for (size_t i = next.fetch_add(step); i < blocks.size(); i = next.fetch_add(step)) {
-            const size_t end = std::min(blocks.size(), i + step);
-            for (size_t b = i; b < end; ++b) {
-                add_low(kernel, *job.low, activations, {0, row, row + 1, blocks[b], blocks[b] + 1},
-                        job.out, job.high->rows());
+// Finds the entries that can be among the top_k of their rows, and completes the row blocks that
+// hold one of any row: blocks are read once for all rows.
+class Completion {
+public:
+    Completion(const ScreenedJob& job, const kernels::Activations& activations, size_t rows,
+               kernels::ActivationPrecision precision)
+        : job_(job),
+          activations_(activations),
+          rows_(rows),
+          // Blocks lie scattered, which kernels for few rows mind least.
+          kernel_(kernels::select_linear(job.low->format(), 1, precision)),
+          width_(job.high->rows()),
+          counted_(std::min(width_, job.counted)),
+          top_k_(std::min(job.top_k, counted_)),
+          least_(rows, kNothing),
+          best_(job.high->blocks()),
+          rest_(job.high->blocks()) {}
+
+    size_t run() {
+        // The best of the first half, completed: the k-th of them bounds the k-th of all from
+        // below.
+        if (top_k_ > 0) {
+            for_each_row([&](size_t row) { mark_best(row); });
+            complete(best_);
+            for_each_row([&](size_t row) { find_least(row); });
+        }
+        for_each_row([&](size_t row) { mark_rest(row); });
+        complete(rest_);
+        size_t computed = 0;
+        for (size_t block = 0; block < best_.size(); ++block) {
+            const size_t first = block * kBlockRows;
+            const size_t end = std::min(width_, first + kBlockRows);
+            if (is_marked(best_, block) || is_marked(rest_, block)) {
+                computed += (end - first) * rows_;
+                continue;
+            }
+            for (size_t row = 0; row < rows_; ++row) {
+                std::fill(job_.out + row * width_ + first, job_.out + row * width_ + end, kNothing);
             }
         }
-    });
-}
+        return computed;
+    }
 
-// Completes the entries of one row that may be among the top_k; returns how many.
-size_t complete_row(const kernels::LinearKernel& kernel, const ScreenedJob& job,
-                    const kernels::Activations& activations, size_t row, Workspace& space) {
-    const size_t width = job.high->rows();
-    float* out = job.out + row * width;
-    const size_t counted = std::min(width, job.counted);
-    const size_t top_k = std::min(job.top_k, counted);
-    float* competing = space.competing.get<float>(counted);
-    std::vector<size_t>& blocks = space.blocks;
-    space.done.assign(job.high->blocks(), 0);
+private:
+    using Marks = std::vector<std::atomic<uint8_t>>;
 
-    // The best of the first half, completed: the k-th of them bounds the k-th of all from below.
-    float least = kNothing;
-    if (top_k > 0) {
-        copy_counted(job, row, out, counted, competing);
-        const float best = kth_largest(competing, counted, top_k, space.largest);
-        find_blocks(counted, [&](size_t n) { return competing[n] >= best; }, blocks);
-        add_low_to(kernel, job, activations, row, blocks);
-        for (const size_t block : blocks) space.done[block] = 1;
-        space.found.clear();
-        for (const size_t block : blocks) {
-            const size_t end = std::min(counted, (block + 1) * kBlockRows);
+    struct RowMemory {
+        std::vector<float> competing, largest, found;
+    };
+    static RowMemory& row_memory() {
+        thread_local RowMemory memory;
+        return memory;
+    }
+
+    static bool is_marked(const Marks& marks, size_t block) {
+        return marks[block].load(std::memory_order_relaxed) != 0;
+    }
+
+    template <typename Work>
+    void for_each_row(const Work& work) const {
+        std::atomic<size_t> next{0};
+        const auto threads = static_cast<size_t>(tbb::this_task_arena::max_concurrency());
+        run_workers(std::min(threads, rows_), [&](size_t) {
+            for (size_t row = next++; row < rows_; row = next++) work(row);
+        });
+    }
+
+    // Values of a row, and -infinity for those that do not compete for the top_k.
+    void copy_counted(size_t row, std::vector<float>& competing) const {
+        const float* values = job_.out + row * width_;
+        competing.assign(values, values + counted_);
+        if (job_.not_counted == nullptr) return;
+        for (const int64_t index : *job_.not_counted) {
+            const auto at = static_cast<size_t>(index);
+            if (at / width_ == row && at % width_ < counted_) competing[at % width_] = kNothing;
+        }
+    }
+
+    void mark_best(size_t row) {
+        RowMemory& memory = row_memory();
+        copy_counted(row, memory.competing);
+        const float* competing = memory.competing.data();
+        const float best = kth_largest(competing, counted_, top_k_, memory.largest);
+        mark_blocks(counted_, [&](size_t n) { return competing[n] >= best; }, best_);
+    }
+
+    void find_least(size_t row) {
+        RowMemory& memory = row_memory();
+        copy_counted(row, memory.competing);
+        memory.found.clear();
+        for (size_t block = 0; block < best_.size(); ++block) {
+            if (!is_marked(best_, block)) continue;
+            const size_t end = std::min(counted_, (block + 1) * kBlockRows);
             for (size_t n = block * kBlockRows; n < end; ++n) {
-                if (competing[n] != kNothing) space.found.push_back(out[n]);
+                if (memory.competing[n] != kNothing) memory.found.push_back(memory.competing[n]);
             }
         }
-        if (space.found.size() >= top_k) {
-            least = kth_largest(space.found.data(), space.found.size(), top_k, space.largest);
-        }
+        if (memory.found.size() < top_k_) return;
+        least_[row] = kth_largest(memory.found.data(), memory.found.size(), top_k_, memory.largest);
     }
-    const float factor = size_of(activations, row, job.metric) * kSlack;
-    // NaN anywhere: no comparison says no, so that it comes out and is seen.
-    find_blocks(
-        width,
-        [&](size_t n) {
-            return space.done[n / kBlockRows] == 0 && !(out[n] + job.bounds[n] * factor < least);
-        },
-        blocks);
-    add_low_to(kernel, job, activations, row, blocks);
-    for (const size_t block : blocks) space.done[block] = 1;
 
-    size_t computed = 0;
-    for (size_t block = 0; block < space.done.size(); ++block) {
-        const size_t first = block * kBlockRows;
-        const size_t end = std::min(width, first + kBlockRows);
-        if (space.done[block] != 0) {
-            computed += end - first;
-        } else {
-            std::fill(out + first, out + end, kNothing);
+    void mark_rest(size_t row) {
+        const float* values = job_.out + row * width_;
+        const float* bounds = job_.bounds;
+        const float factor = size_of(activations_, row, job_.metric) * kSlack;
+        const float least = least_[row];
+        // NaN anywhere: no comparison says no, so that it comes out and is seen.
+        mark_blocks(
+            width_, [&](size_t n) { return !(values[n] + bounds[n] * factor < least); }, rest_);
+    }
+
+    // Adds the second half to the marked blocks that do not have it yet, of all rows.
+    void complete(const Marks& marks) const {
+        const bool second = &marks == &rest_;
+        std::vector<size_t> blocks;
+        for (size_t block = 0; block < marks.size(); ++block) {
+            if (is_marked(marks, block) && !(second && is_marked(best_, block))) {
+                blocks.push_back(block);
+            }
+        }
+        constexpr size_t step = 16;
+        std::atomic<size_t> next{0};
+        const auto threads = static_cast<size_t>(tbb::this_task_arena::max_concurrency());
+        run_workers(std::min(threads, (blocks.size() + step - 1) / step), [&](size_t) {
+            for (size_t i = next.fetch_add(step); i < blocks.size(); i = next.fetch_add(step)) {
+                const size_t end = std::min(blocks.size(), i + step);
+                for (size_t b = i; b < end; ++b) complete_block(blocks[b]);
+            }
+        });
+    }
+
+    void complete_block(size_t block) const {
+        for (size_t row = 0; row < rows_;) {
+            const size_t last = row + std::min(rows_ - row, kernel_.max_rows);
+            add_low(kernel_, *job_.low, activations_, {0, row, last, block, block + 1}, job_.out,
+                    width_);
+            row = last;
         }
     }
-    return computed;
-}
+
+    const ScreenedJob& job_;
+    const kernels::Activations& activations_;
+    const size_t rows_;
+    const kernels::LinearKernel& kernel_;
+    const size_t width_, counted_, top_k_;
+    std::vector<float> least_;  // of each row: the k-th largest is at least this
+    Marks best_, rest_;
+};
 
 }  // namespace
 
@@ -230,12 +290,7 @@ size_t run_screened_linear(const float* x, size_t rows, size_t columns, const In
     });
     if (!screened) return rows * width;
 
-    const auto& row_kernel = kernels::select_linear(low.format(), 1, precision);
-    size_t computed = 0;
-    for (size_t row = 0; row < rows; ++row) {
-        computed += complete_row(row_kernel, job, activations, row, space);
-    }
-    return computed;
+    return Completion(job, activations, rows, precision).run();
 }
 
 }  // namespace ovfast::ops

@@ -693,6 +693,11 @@ class EngineInfo:
     @property
     def device(self) -> str: ...
     @property
+    def fused_layers(self) -> int:
+        """
+        Decoder layers that run as one operation.
+        """
+    @property
     def kv_block_tokens(self) -> int:
         """
         Tokens in a KV block.

@@ -172,7 +172,7 @@ def log_probabilities(logits):
 
 
 @pytest.mark.parametrize("architecture", ["gemma3", "phi3"])
-@pytest.mark.parametrize("window", [5, 33, 64])
+@pytest.mark.parametrize("window", [5, 40])
 def test_sliding_window(tmp_path, architecture, window):
     """Windows smaller than the context, within a block and beyond it; not all layers have one."""
     shape = {"layers": 7, "head_size": 32}

@@ -123,6 +123,13 @@ def test_a_load_that_all_share_is_no_noise() -> None:
     assert (choice.chosen, choice.why) == ("other", "saves 10.0%, noise is 2.0%")
 
 
+def test_the_gain_is_found_within_rounds() -> None:
+    _, other = chosen(rounds(11.5, 11.8, 6.6), other=rounds(6.4, 7.8, 7.2)).candidates
+    assert other.gain == pytest.approx(1 - 7.8 / 11.8)
+    assert other.noise == pytest.approx(7.2 / 6.6 - 6.4 / 11.5)
+    assert other.score_seconds == 7.2
+
+
 def test_one_disturbed_round_is_no_noise() -> None:
     choice = chosen(rounds(1.0, 1.0, 1.0, 1.0, 9.0), other=rounds(0.9, 9.0, 0.9, 0.9, 0.9))
     assert choice.chosen == "other"
