@@ -1,6 +1,7 @@
 // Which of attention's implementations may run; compiled for every processor.
 
 #include "kernels/attention.hpp"
+
 #include "kernels/attention_amx.hpp"
 
 namespace ovfast::kernels {

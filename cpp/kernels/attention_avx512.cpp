@@ -2,11 +2,10 @@
 // AMX for more. The online softmax over chunks of tokens is that of FlashAttention (Dao et al.,
 // 2022), the pieces that are merged afterwards that of Flash-Decoding.
 
-#include "kernels/attention.hpp"
-
 #include <cmath>
 #include <cstring>
 
+#include "kernels/attention.hpp"
 #include "kernels/attention_amx.hpp"
 #include "kernels/avx512_inl.hpp"
 

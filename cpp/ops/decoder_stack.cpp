@@ -60,6 +60,7 @@ struct DecoderStack::Runner {
     void shape_buffers(size_t rows) {
         const auto columns = static_cast<size_t>(layers.front().qkv->attributes().columns);
         if (rows == rows_) return;
+        rows_ = 0;  // until all tensors refer to memory that is there
         const auto tensor = [&](GrowingBuffer& buffer, size_t width) {
             return ov::Tensor(ov::element::f32, {rows, width}, buffer.get<float>(rows * width));
         };

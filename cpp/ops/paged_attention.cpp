@@ -211,7 +211,7 @@ bool PagedAttention::evaluate(ov::TensorVector& outputs, const ov::TensorVector&
     const auto threads = static_cast<size_t>(tbb::this_task_arena::max_concurrency());
     const Plan plan = plan_tiles(shape, space.sequences, threads, space.tiles);
     const size_t workers =
-        std::clamp<size_t>(plan.work / kWorkPerWorker, 1, std::min(threads, plan.pieces));
+        std::max<size_t>(1, std::min({plan.work / kWorkPerWorker, threads, plan.pieces}));
 
     // Keys and values first: the last of them serve queries of other tiles.
     const size_t stores = space.sequences.size() * shape.kv_heads;

@@ -28,7 +28,7 @@ from ovfast.export import gguf as gguf_export
 from ovfast.export import tokenizer as tokenizer_export
 from ovfast.export.config import adds_bos, generation_config, model_config
 from ovfast.export.stderr import HeldStderr
-from ovfast.llm import _resolve
+from ovfast.llm import resolve
 from ovfast.model_dir import ModelDir
 from ovfast.progress import Bar
 from ovfast.reference import ReferenceLLM
@@ -261,7 +261,7 @@ def test_gguf_by_another_name(model: Path, tmp_path: Path, monkeypatch: pytest.M
     export(blob, tmp_path / "dir")
     assert {file.name for file in (tmp_path / "dir").iterdir()} == FILES
     monkeypatch.setenv("OVFAST_CACHE", str(tmp_path / "cache"))
-    directory = _resolve(blob, False, "auto")
+    directory = resolve(blob, False, "auto")
     assert directory.name.startswith("blob-")
     ModelDir.check(directory)
 
@@ -276,7 +276,7 @@ def test_faults_name_the_file_that_was_given(tmp_path: Path) -> None:
         export(blob, tmp_path / "dir")
     blob.write_bytes(b"text" * 10)
     with pytest.raises(ModelError, match=r"blob.*not a GGUF file"):
-        _resolve(blob, False, "auto")
+        resolve(blob, False, "auto")
 
 
 def write_q4_k(path: Path) -> Path:
