@@ -19,7 +19,7 @@ struct alignas(64) TileConfig {
 class Tiles {
 public:
     Tiles() {
-        const TileConfig config;
+        static constexpr TileConfig config;
         _tile_loadconfig(&config);
     }
     ~Tiles() { _tile_release(); }

@@ -240,6 +240,7 @@ private:
         if (rows_ <= kTileRows) {  // no tile may be without rows
             for (int tile = 1; tile < 6; tile += 2) config.row_bytes[tile] = 0;
         }
+        asm volatile("" ::"m"(config));  // GCC's intrinsic only reads the first 8 bytes of it
         _tile_loadconfig(&config);
     }
 

@@ -292,6 +292,7 @@ void load_tile_config() {
         config.rows[tile] = kTileRows;
         config.row_bytes[tile] = 64;
     }
+    asm volatile("" ::"m"(config));  // GCC's intrinsic only reads the first 8 bytes of it
     _tile_loadconfig(&config);
 }
 
@@ -340,10 +341,18 @@ Scratch lay_out(std::byte* at, size_t blocks) {
     return scratch;
 }
 
+// Enough for fewer rows too, as pieces of nearly equal size want it: 1024 rows at a time have more
+// sums than 1025, which are two parts, and up to 512 take wider panels.
 size_t scratch_bytes(const PackedWeights& weights, size_t rows) {
-    const Cut most = cut(rows, weights.blocks());
-    return 2 * kBlockBytes + kEdgeBytes + panel_bytes(most.blocks) +
-           divide_up(most.rows, kTileRows) * most.blocks * kTileFloats * sizeof(float);
+    size_t most = 0;
+    for (const size_t limit : {kMostRows / 2, kMostRows}) {
+        const Cut of_call = cut(rows < limit ? rows : limit, weights.blocks());
+        const size_t bytes = panel_bytes(of_call.blocks) + divide_up(of_call.rows, kTileRows) *
+                                                               of_call.blocks * kTileFloats *
+                                                               sizeof(float);
+        if (bytes > most) most = bytes;
+    }
+    return 2 * kBlockBytes + kEdgeBytes + most;
 }
 
 // Some rows times some row blocks of the weights.

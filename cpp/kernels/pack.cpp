@@ -391,11 +391,8 @@ void decode_group(const PackedWeights& weights, size_t block, size_t group, size
 
 }  // namespace
 
-void pack(const PlainWeights& weights, void* out) {
-    const WeightFormat& format = weights.format;
-    const size_t bytes = packed_bytes(format, weights.rows, weights.columns);
-    check(weights);
-
+void write_header(const WeightFormat& format, size_t rows, size_t columns, void* out) {
+    const size_t bytes = packed_bytes(format, rows, columns);
     PackedHeader header{};
     std::memcpy(header.magic, "OVFPACK", sizeof(header.magic));
     header.layout_version = kLayoutVersion;
@@ -404,12 +401,29 @@ void pack(const PlainWeights& weights, void* out) {
     header.offsets = format.offsets;
     header.floats = format.floats;
     header.group = format.group;
-    header.rows = weights.rows;
-    header.columns = weights.columns;
-    const size_t blocks = (weights.rows + kBlockRows - 1) / kBlockRows;
+    header.rows = rows;
+    header.columns = columns;
+    const size_t blocks = (rows + kBlockRows - 1) / kBlockRows;
     header.block_bytes = (bytes - sizeof(header)) / blocks;
+    store(static_cast<std::byte*>(out), header);
+}
+
+void seal(void* out) {
     auto* begin = static_cast<std::byte*>(out);
+    auto header = load<PackedHeader>(begin);
+    const size_t blocks = (header.rows + kBlockRows - 1) / kBlockRows;
+    header.checksum = checksum(begin + sizeof(header), blocks * header.block_bytes);
+    header.checksum = checksum(&header, sizeof(header));
     store(begin, header);
+}
+
+void pack(const PlainWeights& weights, void* out) {
+    const WeightFormat& format = weights.format;
+    const size_t bytes = packed_bytes(format, weights.rows, weights.columns);
+    check(weights);
+    write_header(format, weights.rows, weights.columns, out);
+    auto* begin = static_cast<std::byte*>(out);
+    const size_t blocks = (weights.rows + kBlockRows - 1) / kBlockRows;
     const PackedWeights view = PackedWeights::view(out, bytes);
 
     for (size_t block = 0; block < blocks; ++block) {
@@ -423,9 +437,7 @@ void pack(const PlainWeights& weights, void* out) {
             put_row(weights, row + lane, lane, view.chunk_bytes(), section(view.codes(block)));
         }
     }
-    header.checksum = checksum(begin + sizeof(header), bytes - sizeof(header));
-    header.checksum = checksum(&header, sizeof(header));
-    store(begin, header);
+    seal(out);
 }
 
 std::vector<float> unpack(const PackedWeights& weights) {

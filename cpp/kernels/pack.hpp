@@ -30,6 +30,11 @@ struct PlainWeights {
 /// does not fit into its bits, or an F16 scale is no f16 value.
 void pack(const PlainWeights& weights, void* out);
 
+/// For matrices that are packed in pieces: the header, without checksum, of one whose row blocks
+/// follow; and the checksum, once they are there.
+void write_header(const WeightFormat& format, size_t rows, size_t columns, void* out);
+void seal(void* out);
+
 /// The matrix in f32, [rows][columns]: scale * code + offset in one rounding of f32 each
 /// (std::fma). The reference for every kernel.
 std::vector<float> unpack(const PackedWeights& weights);

@@ -54,7 +54,7 @@ std::vector<RewrittenLayer> rewrite_to_packed(const std::shared_ptr<ov::Model>& 
     fuse_qkv(*model);
     fold_residuals(*model);
     fold_norms(*model);
-    if (options.split_lm_head) split_lm_heads(*model);
+    if (options.split_lm_head) split_lm_heads(*model, options);
     model->validate_nodes_and_infer_types();
 
     std::vector<RewrittenLayer> layers;

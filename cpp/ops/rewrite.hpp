@@ -22,9 +22,15 @@ struct RewrittenLayer {
 };
 
 struct RewriteOptions {
+    /// A piece of a matrix: `count` of its rows, from `first` on.
+    struct Piece {
+        size_t rows = 0, columns = 0;  ///< of the whole matrix
+        size_t first = 0, count = 0;
+    };
     /// Better weights for a named tensor than the graph has (GGUF's own blocks): asked with the
-    /// friendly name of the decompressed weight, its rows and columns. Optional.
-    std::function<std::optional<kernels::PlainWeights>(const std::string&, size_t, size_t)> source;
+    /// friendly name of the decompressed weight. Large matrices are asked for in pieces, from the
+    /// first row on; all of them must have one format. Optional.
+    std::function<std::optional<kernels::PlainWeights>(const std::string&, const Piece&)> source;
     /// Floating-point weights (f32, f16, bf16, constant, not quantized) become 16-bit ones when
     /// they are already f16 or bf16; f32 weights are left alone.
     bool pack_floats = true;

@@ -33,6 +33,7 @@ public:
 private:
     using Key = std::tuple<const void*, const void*, const void*, bool, std::vector<size_t>>;
 
+    void report(const std::string& name) const;
     OrReason<Constants> pack_new(const WeightSource& source, const std::vector<size_t>& row_counts);
     std::shared_ptr<ov::op::v0::Constant> shared(std::shared_ptr<ov::op::v0::Constant> constant);
 

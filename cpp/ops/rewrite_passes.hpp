@@ -33,8 +33,8 @@ void fold_residuals(const ov::Model& model);
 void fold_norms(const ov::Model& model);
 
 /// The FullyConnected that gives the logits -> LMHead, when it is large and its weights can be
-/// split.
-void split_lm_heads(const ov::Model& model);
+/// split. Reports progress, so that sources that are no longer needed are let go before.
+void split_lm_heads(const ov::Model& model, const RewriteOptions& options);
 
 /// The consumers of `old_output` read `output` instead, which gets its tensor names.
 void replace_output(ov::Output<ov::Node> old_output, const ov::Output<ov::Node>& output);

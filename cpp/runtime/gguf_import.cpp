@@ -210,9 +210,9 @@ void check_contract(const fs::path& file, const ov::Model& model) {
 PackManifest pack(const std::shared_ptr<ov::Model>& model, const fs::path& file,
                   const GgufHeader& header, const Progress& progress) {
     GgufWeights weights(file, header, *model);
-    PackManifest manifest =
-        pack_in_memory(model, progress, [&](const std::string& name, size_t rows, size_t columns) {
-            return weights.find(name, rows, columns);
+    PackManifest manifest = pack_in_memory(
+        model, progress, [&](const std::string& name, const ops::RewriteOptions::Piece& piece) {
+            return weights.find(name, piece);
         });
     manifest.notes = weights.notes();
     return manifest;

@@ -89,8 +89,10 @@ GgufWeights::GgufWeights(const std::filesystem::path& file, const GgufHeader& he
     }
 }
 
-std::optional<kernels::PlainWeights> GgufWeights::find(const std::string& name, size_t rows,
-                                                       size_t columns) {
+std::optional<kernels::PlainWeights> GgufWeights::find(const std::string& name,
+                                                       const ops::RewriteOptions::Piece& piece) {
+    const size_t rows = piece.rows;
+    const size_t columns = piece.columns;
     const auto node = nodes_.find(name);
     if (node == nodes_.end()) return std::nullopt;
     const auto found = tensors_.find(name.substr(kPrefix.size()));
@@ -103,14 +105,17 @@ std::optional<kernels::PlainWeights> GgufWeights::find(const std::string& name, 
         return std::nullopt;
     }
     const std::shared_ptr<ov::Node> graph = node->second.lock();
-    if (!graph || !agrees(*graph, tensor, rows, columns)) {
+    // Judged once: the graph's own weights may be gone when later pieces are asked for.
+    if (piece.first == 0 && (!graph || !agrees(*graph, tensor, rows, columns))) {
         notes_.push_back(
             "'" + tensor.name +
             "' was packed from the converted graph: its rows are not those of the file");
         return std::nullopt;
     }
+    const size_t row_bytes = tensor.size / rows;
     auto weights =
-        kernels::from_gguf(tensor.type, file_.data() + tensor.offset, tensor.size, rows, columns);
+        kernels::from_gguf(tensor.type, file_.data() + tensor.offset + piece.first * row_bytes,
+                           piece.count * row_bytes, piece.count, columns);
     pages_.drop();  // or they would be resident beside what was made of them
     return weights;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/pack.hpp"
+#include "ops/rewrite.hpp"
 #include "ovfast/gguf.hpp"
 #include "runtime/mapped_file.hpp"
 
@@ -24,7 +25,8 @@ public:
     /// The weights that the graph calls `name`; nothing when the file has none of that name and
     /// shape, or of a type that does not pack, or when they are others than the graph's: the
     /// frontend may reorder rows, which a comparison of some rows finds out.
-    std::optional<kernels::PlainWeights> find(const std::string& name, size_t rows, size_t columns);
+    std::optional<kernels::PlainWeights> find(const std::string& name,
+                                              const ops::RewriteOptions::Piece& piece);
 
     /// What a person should know: tensors whose weights came from the graph although they need not.
     const std::vector<std::string>& notes() const { return notes_; }

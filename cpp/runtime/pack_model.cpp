@@ -38,11 +38,12 @@ public:
         std::sort(constants_.begin(), constants_.end(),
                   [](const auto& a, const auto& b) { return begin(*a) < begin(*b); });
         alone_.assign(constants_.size(), true);
+        size_t farthest = 0;  // of those before, the one that ends last
         for (size_t i = 1; i < constants_.size(); ++i) {
-            if (begin(*constants_[i]) <
-                begin(*constants_[i - 1]) + constants_[i - 1]->get_byte_size()) {
-                alone_[i] = alone_[i - 1] = false;
+            if (begin(*constants_[i]) < end(*constants_[farthest])) {
+                alone_[i] = alone_[farthest] = false;
             }
+            if (end(*constants_[i]) > end(*constants_[farthest])) farthest = i;
         }
     }
 
@@ -61,10 +62,13 @@ private:
     static uintptr_t begin(const ov::op::v0::Constant& constant) {
         return reinterpret_cast<uintptr_t>(constant.get_data_ptr());
     }
+    static uintptr_t end(const ov::op::v0::Constant& constant) {
+        return begin(constant) + constant.get_byte_size();
+    }
     /// Whole pages within the constant: what lies around it may be in use.
     static void drop(const ov::op::v0::Constant& constant) {
         const uintptr_t first = (begin(constant) + kPage - 1) / kPage * kPage;
-        const uintptr_t last = (begin(constant) + constant.get_byte_size()) / kPage * kPage;
+        const uintptr_t last = end(constant) / kPage * kPage;
         if (last <= first) return;
         // NOLINTNEXTLINE(performance-no-int-to-ptr): the constant's own address, rounded
         ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);

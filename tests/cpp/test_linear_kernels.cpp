@@ -413,6 +413,23 @@ TEST(SelectLinear, CountsTheCallsOfEachKernel) {
     }
 }
 
+// A piece of work may have fewer rows than the largest one, which scratch is made for.
+TEST(LinearKernelScratch, IsEnoughForFewerRows) {
+    for (const size_t rows : {64, 1024}) {
+        const OwnedWeights weights(plain_weights(formats().front(), rows, 256, Pattern::Random, 1));
+        for (const LinearKernel* kernel : linear_kernels()) {
+            if (!kernel->supports(formats().front())) continue;
+            size_t fewer = 0;
+            for (const size_t count : {1, 32, 511, 512, 513, 1023, 1024, 1025, 1536, 2049, 4097}) {
+                if (count < kernel->min_rows || count > kernel->max_rows) continue;
+                const size_t bytes = kernel->scratch_bytes(weights.view(), count);
+                EXPECT_GE(bytes, fewer) << kernel->name << ", " << count << " rows";
+                fewer = bytes;
+            }
+        }
+    }
+}
+
 TEST(SelectLinear, RefusesAKernelThatIsNotRegistered) {
     LinearKernel stranger = *linear_kernels().front();
     stranger.name = "stranger";

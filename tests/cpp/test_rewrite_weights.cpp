@@ -360,12 +360,47 @@ TEST(RewriteWeights, KeepsGathersThatAreNoEmbedding) {
 
 // ---- options ----------------------------------------------------------------------------------
 
+TEST(RewriteWeights, AsksForLargeMatricesInPieces) {
+    const size_t rows = 40'000;
+    const auto x = activations({-1, 32});
+    const auto graph = model({linear(x, int4(rows, 32, "the weights"))}, {x});
+    RewriteOptions options;
+    options.split_lm_head = false;
+    std::vector<size_t> firsts;
+    options.source = [&](const std::string&, const RewriteOptions::Piece& piece) {
+        EXPECT_EQ(piece.rows, rows);
+        firsts.push_back(piece.first);
+        ovfast::kernels::PlainWeights plain;
+        plain.format.bits = 4;
+        plain.rows = piece.count;
+        plain.columns = piece.columns;
+        plain.codes.assign(piece.count * piece.columns, 9);  // 1 above the middle
+        for (size_t row = piece.first; row < piece.first + piece.count; ++row) {
+            plain.scales.push_back(static_cast<float>(row % 1000));
+        }
+        return std::optional(plain);
+    };
+    const auto layers = ovfast::ops::rewrite_to_packed(graph, options);
+    ASSERT_EQ(layers.size(), 1U);
+    EXPECT_GT(firsts.size(), 1U);
+    ov::Tensor input(ov::element::f32, {1, 32});
+    std::fill_n(input.data<float>(), 32, 1.0F);
+    const auto found = evaluate(graph, {input})[0];
+    ASSERT_EQ(found.size(), rows);
+    for (size_t row = 0; row < rows; ++row) {
+        // Rounding of 32 weights of the same value and size, less what their zero point takes away.
+        ASSERT_NEAR(found[row], 32.0F * static_cast<float>(row % 1000), 0.05F) << row;
+    }
+}
+
 TEST(RewriteWeights, AsksForBetterWeights) {
     const auto x = activations({-1, 64});
     const auto graph = model({linear(x, int4(24, 64, "the weights"))}, {x});
     RewriteOptions options;
-    options.source = [](const std::string& name, size_t rows, size_t columns) {
+    options.source = [](const std::string& name, const RewriteOptions::Piece& piece) {
         EXPECT_EQ(name, "the weights");
+        const size_t rows = piece.count;
+        const size_t columns = piece.columns;
         ovfast::kernels::PlainWeights ones;
         ones.format.bits = 16;
         ones.format.scales = ovfast::kernels::ScaleKind::None;
@@ -389,7 +424,7 @@ TEST(RewriteWeights, RefusesBetterWeightsOfAnotherShape) {
     const auto x = activations({-1, 64});
     const auto graph = model({linear(x, int4(24, 64))}, {x});
     RewriteOptions options;
-    options.source = [](const std::string&, size_t, size_t) {
+    options.source = [](const std::string&, const RewriteOptions::Piece&) {
         return std::optional<ovfast::kernels::PlainWeights>(std::in_place);
     };
     EXPECT_THROW(ovfast::ops::rewrite_to_packed(graph, options), std::invalid_argument);
