@@ -10,6 +10,8 @@ namespace {
 constexpr size_t kManyRows = 24;
 constexpr size_t kPieceBytes = 64 * 1024;
 constexpr size_t kPieceBlocks = 8;
+// From this many rows on, what kernels do once a call (AMX arranges its activations) counts too.
+constexpr size_t kSeveralRows = 5;
 // Two blocks make a pair of 16-column tiles.
 constexpr size_t kManyRowsStep = 2;
 // A split by rows reads the weights again, so only where columns leave threads idle.
@@ -127,8 +129,11 @@ bool PieceQueue::take(Piece& piece) {
         piece.panel = 0;
         while (block >= panels_[piece.panel].blocks) block -= panels_[piece.panel++].blocks;
         const Panel& panel = panels_[piece.panel];
-        const size_t most =
-            rows_ < kManyRows ? std::max<size_t>(1, kPieceBytes / panel.block_bytes) : kPieceBlocks;
+        size_t most = kPieceBlocks;
+        if (rows_ < kManyRows) {
+            most =
+                std::max(rows_ < kSeveralRows ? 1 : kPieceBlocks, kPieceBytes / panel.block_bytes);
+        }
         const size_t share = round_up(divide_up(total - begin, 2 * workers_), step_);
         count = std::min({share, most, panel.blocks - block});
         piece.first_row = rows_ * row_piece / row_pieces_;

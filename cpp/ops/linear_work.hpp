@@ -82,7 +82,7 @@ struct Piece {
 
 /// Hands out the blocks of all panels. Pieces shrink as the work runs out, so that threads of
 /// unequal speed end together: half of an even share of what is left, at most kPieceBytes of
-/// weights at few rows, or kPieceBlocks at many (128 output columns).
+/// weights at few rows (but kPieceBlocks from five on), or kPieceBlocks at many (128 columns).
 class PieceQueue {
 public:
     /// `min_rows`: what the kernels need in one call.

@@ -13,12 +13,17 @@ using kernels::kBlockRows;
 
 // With more rows their candidates together would need most of the second half anyway.
 constexpr size_t kScreenedRows = 16;
+// When several rows needed most of the second half, so will the next: their bounds are weak. It is
+// tried again after so many calls.
+constexpr size_t kSeveralRows = 5;
+constexpr size_t kUnscreenedCalls = 32;
 // Rounding of sums in f32 is some 1e-6 of their terms, which bounds exceed by far.
 constexpr float kSlack = 1.001F;
 
 struct Workspace {
     ActivationBuffers activations;
     std::vector<Panel> panels;
+    size_t unscreened = 0;  // calls with many rows that are not screened
 };
 
 Workspace& workspace() {
@@ -123,6 +128,7 @@ public:
           rows_(rows),
           // Blocks lie scattered, which kernels for few rows mind least.
           kernel_(kernels::select_linear(job.low->format(), 1, precision)),
+          dense_kernel_(kernels::select_linear(job.low->format(), rows, precision)),
           width_(job.high->rows()),
           counted_(std::min(width_, job.counted)),
           top_k_(std::min(job.top_k, counted_)),
@@ -157,6 +163,10 @@ public:
 
 private:
     using Marks = std::vector<std::atomic<uint8_t>>;
+    struct Range {
+        size_t first, last;
+    };
+    static constexpr size_t kDenseBlocks = 32;
 
     struct RowMemory {
         std::vector<float> competing, largest, found;
@@ -224,30 +234,47 @@ private:
     }
 
     // Adds the second half to the marked blocks that do not have it yet, of all rows.
-    void complete(const Marks& marks) const {
+    void complete(Marks& marks) {
         const bool second = &marks == &rest_;
-        std::vector<size_t> blocks;
+        const auto missing = [&](size_t block) { return !(second && is_marked(best_, block)); };
+        std::vector<Range> ranges;
+        size_t marked = 0;
         for (size_t block = 0; block < marks.size(); ++block) {
-            if (is_marked(marks, block) && !(second && is_marked(best_, block))) {
-                blocks.push_back(block);
+            if (!is_marked(marks, block) || !missing(block)) continue;
+            ranges.push_back({block, block + 1});
+            ++marked;
+        }
+        const bool dense = marked * 2 > marks.size();
+        if (dense) {
+            // Front to back through nearly all of it is faster than here and there.
+            ranges.clear();
+            for (size_t block = 0; block < marks.size(); ++block) {
+                marks[block].store(1, std::memory_order_relaxed);
+                if (!missing(block)) continue;
+                if (ranges.empty() || ranges.back().last != block ||
+                    ranges.back().last - ranges.back().first == kDenseBlocks) {
+                    ranges.push_back({block, block});
+                }
+                ++ranges.back().last;
             }
         }
-        constexpr size_t step = 16;
+        const auto& kernel = dense ? dense_kernel_ : kernel_;
+        const size_t step = dense ? 1 : 16;
         std::atomic<size_t> next{0};
         const auto threads = static_cast<size_t>(tbb::this_task_arena::max_concurrency());
-        run_workers(std::min(threads, (blocks.size() + step - 1) / step), [&](size_t) {
-            for (size_t i = next.fetch_add(step); i < blocks.size(); i = next.fetch_add(step)) {
-                const size_t end = std::min(blocks.size(), i + step);
-                for (size_t b = i; b < end; ++b) complete_block(blocks[b]);
+        run_workers(std::min(threads, (ranges.size() + step - 1) / step), [&](size_t) {
+            for (size_t i = next.fetch_add(step); i < ranges.size(); i = next.fetch_add(step)) {
+                const size_t end = std::min(ranges.size(), i + step);
+                for (size_t r = i; r < end; ++r) complete_range(kernel, ranges[r]);
             }
         });
     }
 
-    void complete_block(size_t block) const {
+    void complete_range(const kernels::LinearKernel& kernel, const Range& range) const {
         for (size_t row = 0; row < rows_;) {
-            const size_t last = row + std::min(rows_ - row, kernel_.max_rows);
-            add_low(kernel_, *job_.low, activations_, {0, row, last, block, block + 1}, job_.out,
-                    width_);
+            const size_t last = row + std::min(rows_ - row, kernel.max_rows);
+            add_low(kernel, *job_.low, activations_, {0, row, last, range.first, range.last},
+                    job_.out, width_);
             row = last;
         }
     }
@@ -256,6 +283,7 @@ private:
     const kernels::Activations& activations_;
     const size_t rows_;
     const kernels::LinearKernel& kernel_;
+    const kernels::LinearKernel& dense_kernel_;
     const size_t width_, counted_, top_k_;
     std::vector<float> least_;  // of each row: the k-th largest is at least this
     Marks best_, rest_;
@@ -274,8 +302,12 @@ size_t run_screened_linear(const float* x, size_t rows, size_t columns, const In
     ActivationKinds kinds;
     kinds.add(high_kernel.activations);
     kinds.add(low_kernel.activations);
-    const bool screened = job.top_k > 0 && rows <= kScreenedRows &&
-                          high_kernel.activations != kernels::ActivationKind::BF16;
+    bool screened = job.top_k > 0 && rows <= kScreenedRows &&
+                    high_kernel.activations != kernels::ActivationKind::BF16;
+    if (screened && rows >= kSeveralRows && space.unscreened > 0) {
+        --space.unscreened;
+        screened = false;
+    }
     const auto activations = space.activations.prepare(x, rows, columns, norm, kinds);
     const size_t width = high.rows();
 
@@ -290,7 +322,9 @@ size_t run_screened_linear(const float* x, size_t rows, size_t columns, const In
     });
     if (!screened) return rows * width;
 
-    return Completion(job, activations, rows, precision).run();
+    const size_t computed = Completion(job, activations, rows, precision).run();
+    if (rows >= kSeveralRows && computed * 2 > rows * width) space.unscreened = kUnscreenedCalls;
+    return computed;
 }
 
 }  // namespace ovfast::ops
