@@ -48,8 +48,11 @@ ov::Output<ov::Node> other_input(const ov::Node& node, const ov::Output<ov::Node
 std::vector<RewrittenLayer> rewrite_to_packed(const std::shared_ptr<ov::Model>& model,
                                               const RewriteOptions& options) {
     Packer packer(options, weight_bytes(*model));
-    std::vector<RewrittenLayer> left = rewrite_layers(*model, packer);
+    // The largest matrices last and one after the other: the sources of all others are gone then,
+    // and the peak of memory stays below that of the source's own conversion.
+    std::vector<RewrittenLayer> left = rewrite_layers(*model, packer, false);
     for (auto& layer : rewrite_embeddings(*model, packer)) left.push_back(std::move(layer));
+    for (auto& layer : rewrite_layers(*model, packer, true)) left.push_back(std::move(layer));
     fuse_gated_mlps(*model);
     fuse_qkv(*model);
     fold_residuals(*model);

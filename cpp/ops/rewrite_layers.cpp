@@ -15,6 +15,9 @@
 namespace ovfast::ops {
 namespace {
 
+// An lm_head, rather than a layer.
+constexpr size_t kLargeRows = 16384;
+
 using ov::op::v0::Constant;
 using Output = ov::Output<ov::Node>;
 
@@ -251,13 +254,15 @@ uint64_t weight_bytes(const ov::Model& model) {
     return sum;
 }
 
-std::vector<RewrittenLayer> rewrite_layers(const ov::Model& model, Packer& packer) {
+std::vector<RewrittenLayer> rewrite_layers(const ov::Model& model, Packer& packer, bool large) {
     std::vector<RewrittenLayer> left;
     for (auto& node : nodes_of<ov::op::v0::MatMul>(model)) {
         const auto matmul = std::move(node);  // its weights are freed at the end of its turn
         if (!may_have_weights(*matmul)) continue;
         const Output weights = matmul->input_value(1);
         const auto source = find_weights(weights, !matmul->get_transpose_b());
+        const bool is_large = source.value && source.value->rows >= kLargeRows;
+        if (is_large != large) continue;
         const std::string reason =
             source.value ? rewrite(matmul, *source.value, packer) : source.reason;
         if (!reason.empty()) left.push_back(left_alone(*matmul, reason, constant_bytes(weights)));

@@ -14,8 +14,9 @@ namespace ovfast::ops {
 uint64_t weight_bytes(const ov::Model& model);
 
 /// MatMul with constant weights (and a bias) -> FullyConnected. Rows that the graph takes apart
-/// again (merged QKV, merged gate and up) become one FullyConnected each. Returns what it left.
-std::vector<RewrittenLayer> rewrite_layers(const ov::Model& model, Packer& packer);
+/// again (merged QKV, merged gate and up) become one FullyConnected each. Either those of `large`
+/// matrices (an lm_head) or all others. Returns what it left.
+std::vector<RewrittenLayer> rewrite_layers(const ov::Model& model, Packer& packer, bool large);
 
 /// Gather from a constant matrix -> Embedding. Returns what it left.
 std::vector<RewrittenLayer> rewrite_embeddings(const ov::Model& model, Packer& packer);
