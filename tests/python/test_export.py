@@ -500,14 +500,15 @@ def test_source_that_changes_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.real_model
-def test_peak_memory(tmp_path: Path) -> None:
-    """At most 1.6 x the file, Python included."""
+@pytest.mark.parametrize(("packed", "bound"), [(False, 1.6), (True, 1.7)])
+def test_peak_memory(tmp_path: Path, packed: bool, bound: float) -> None:
+    """Times the file, Python included; packing needs one more matrix beside the converted graph."""
     source = os.environ.get("OVFAST_DEMO_MODEL") or next(cache_dir().glob("demo/*.gguf"), None)
     if source is None:
         pytest.skip("the demo model is not there: run `make demo-model`")
     # Of its own: what the system counts for a child includes the process that started it.
     script = (
-        "import sys, ovfast; ovfast.export(sys.argv[1], sys.argv[2]);"
+        f"import sys, ovfast; ovfast.export(sys.argv[1], sys.argv[2], packed={packed});"
         "print(next(line for line in open('/proc/self/status') if 'VmHWM' in line).split()[1])"
     )
     outcome = subprocess.run(
@@ -517,4 +518,4 @@ def test_peak_memory(tmp_path: Path) -> None:
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
     )
     peak = int(outcome.stdout) * 1024
-    assert peak <= 1.6 * Path(source).stat().st_size
+    assert peak <= bound * Path(source).stat().st_size
