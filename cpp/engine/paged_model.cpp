@@ -187,8 +187,10 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
     try {
         // Where all that costs is ours, bf16 only adds conversions to and from f32, which are what
         // our operations take; otherwise prompts are faster in what the plugin chooses.
+        // "exact" speaks of all the model, too.
         const bool ours = info_.packed && info_.unpacked_layers == 0 && !attention_.empty();
-        model_ = core.compile_model(model, options.device, ours ? in_f32(properties) : properties);
+        const bool f32 = ours || options.activation_precision == "exact";
+        model_ = core.compile_model(model, options.device, f32 ? in_f32(properties) : properties);
         request_ = model_.create_infer_request();
         if (lm_head) {
             // It only ever has a few rows, where the plugin's f32 with activations quantized on the

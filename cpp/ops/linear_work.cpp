@@ -32,6 +32,22 @@ size_t round_up(size_t value, size_t to) {
 
 }  // namespace
 
+void multiply(const kernels::LinearKernel& kernel, const kernels::PackedWeights& weights,
+              const kernels::Activations& activations, const Piece& piece, float* out,
+              size_t out_stride, std::byte* scratch) {
+    kernels::LinearArgs args;
+    args.weights = &weights;
+    args.activations = &activations;
+    args.first_row = piece.first_row;
+    args.last_row = piece.last_row;
+    args.first_block = piece.first_block;
+    args.last_block = piece.last_block;
+    args.out = out;
+    args.out_stride = out_stride;
+    args.scratch = scratch;
+    kernels::run_linear(kernel, args);
+}
+
 std::byte* worker_scratch(size_t bytes) {
     thread_local GrowingBuffer scratch;
     return scratch.get<std::byte>(bytes);

@@ -104,6 +104,11 @@ private:
     std::atomic<size_t> next_{0};
 };
 
+/// One call of a kernel for one piece; `out` is row 0, column 0 of the whole result.
+void multiply(const kernels::LinearKernel& kernel, const kernels::PackedWeights& weights,
+              const kernels::Activations& activations, const Piece& piece, float* out,
+              size_t out_stride, std::byte* scratch);
+
 /// This thread's scratch memory for kernels.
 std::byte* worker_scratch(size_t bytes);
 

@@ -32,22 +32,6 @@ struct Columns {
     size_t count() const { return last - first; }
 };
 
-void multiply(const kernels::LinearKernel& kernel, const kernels::PackedWeights& weights,
-              const kernels::Activations& activations, const Piece& piece, float* out,
-              size_t out_stride, std::byte* scratch) {
-    kernels::LinearArgs args;
-    args.weights = &weights;
-    args.activations = &activations;
-    args.first_row = piece.first_row;
-    args.last_row = piece.last_row;
-    args.first_block = piece.first_block;
-    args.last_block = piece.last_block;
-    args.out = out;
-    args.out_stride = out_stride;
-    args.scratch = scratch;
-    kernels::run_linear(kernel, args);
-}
-
 void add_bias_and_residual(const LinearJob& job, const Piece& piece) {
     if (!job.bias && !job.residual) return;
     const auto add = kernels::vector_kernels().add;

@@ -70,22 +70,6 @@ float kth_largest(const float* values, size_t count, size_t k, std::vector<float
     return heap.front();
 }
 
-void multiply(const kernels::LinearKernel& kernel, const kernels::PackedWeights& weights,
-              const kernels::Activations& activations, const Piece& piece, float* out,
-              size_t out_stride) {
-    kernels::LinearArgs args;
-    args.weights = &weights;
-    args.activations = &activations;
-    args.first_row = piece.first_row;
-    args.last_row = piece.last_row;
-    args.first_block = piece.first_block;
-    args.last_block = piece.last_block;
-    args.out = out;
-    args.out_stride = out_stride;
-    args.scratch = worker_scratch(kernel.scratch_bytes(weights, piece.last_row - piece.first_row));
-    kernels::run_linear(kernel, args);
-}
-
 // out += x L^T for the piece, through memory of this thread.
 void add_low(const kernels::LinearKernel& kernel, const kernels::PackedWeights& low,
              const kernels::Activations& activations, const Piece& piece, float* out,
@@ -96,7 +80,8 @@ void add_low(const kernels::LinearKernel& kernel, const kernels::PackedWeights& 
     const size_t first = piece.first_block * kBlockRows;
     // Kernels address row 0 and column 0 of the whole matrix.
     multiply(kernel, low, activations, piece,
-             sums - static_cast<ptrdiff_t>(piece.first_row * width + first), width);
+             sums - static_cast<ptrdiff_t>(piece.first_row * width + first), width,
+             worker_scratch(kernel.scratch_bytes(low, piece.last_row - piece.first_row)));
     const size_t last = std::min(low.rows(), piece.last_block * kBlockRows);
     for (size_t row = piece.first_row; row < piece.last_row; ++row) {
         kernels::vector_kernels().add(sums + (row - piece.first_row) * width,
@@ -316,7 +301,9 @@ size_t run_screened_linear(const float* x, size_t rows, size_t columns, const In
     PieceQueue queue(space.panels, rows, std::max(high_kernel.min_rows, low_kernel.min_rows));
     run_workers(queue.workers(), [&](size_t) {
         for (Piece piece; queue.take(piece);) {
-            multiply(high_kernel, high, activations, piece, job.out, width);
+            multiply(
+                high_kernel, high, activations, piece, job.out, width,
+                worker_scratch(high_kernel.scratch_bytes(high, piece.last_row - piece.first_row)));
             if (!screened) add_low(low_kernel, low, activations, piece, job.out, width);
         }
     });
