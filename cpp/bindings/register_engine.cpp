@@ -86,8 +86,10 @@ void register_options(py::module_& m) {
             "packed", &EngineOptions::packed,
             "\"auto\": on packed weights, packed at the first load of a stock directory; "
             "\"never\": on OpenVINO's own operations.")
-        .def_readwrite("activation_precision", &EngineOptions::activation_precision,
-                       "\"int8\" or \"exact\" (f32): of activations in linear layers.")
+        .def_readwrite(
+            "activation_precision", &EngineOptions::activation_precision,
+            "\"int8\", \"int8_g128\" (one scale for 128 values instead of 32) or \"exact\" "
+            "(f32): of activations in linear layers.")
         .def_readwrite("attention", &EngineOptions::attention,
                        "\"auto\", \"ovfast\" (keys and values in bf16) or \"openvino\".")
         .def_property(

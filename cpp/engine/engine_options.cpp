@@ -2,6 +2,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "ops/packed_ops.hpp"
 #include "ovfast/engine.hpp"
 
 namespace ovfast {
@@ -29,9 +30,9 @@ void EngineOptions::validate() const {
     if (packed != "auto" && packed != "never") {
         throw std::invalid_argument("packed is '" + packed + "', expected 'auto' or 'never'");
     }
-    if (activation_precision != "int8" && activation_precision != "exact") {
+    if (!ops::parse_activations(activation_precision)) {
         throw std::invalid_argument("activation_precision is '" + activation_precision +
-                                    "', expected 'int8' or 'exact'");
+                                    "', expected 'int8', 'int8_g128' or 'exact'");
     }
     if (attention != "auto" && attention != "ovfast" && attention != "openvino") {
         throw std::invalid_argument("attention is '" + attention +

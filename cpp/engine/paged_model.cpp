@@ -54,25 +54,28 @@ LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
         throw ModelError((dir / "openvino_model.xml").string() +
                          " is no text-generation model: it has no input 'input_ids'");
     }
-    if (options.activation_precision == "exact") {
+    // The default leaves what the model says.
+    if (options.activation_precision != "int8") {
+        const auto activations = ops::parse_activations(options.activation_precision).value();
         for (const auto& node : loaded.model->get_ops()) {
             if (auto* op = dynamic_cast<ops::PackedOp*>(node.get())) {
-                op->set_activations(ops::Activations::Exact);
+                op->set_activations(activations);
             }
         }
     }
     return loaded;
 }
 
-void page_attention(const std::shared_ptr<ov::Model>& model, const std::filesystem::path& dir) {
-    const std::vector<int64_t> windows = find_sliding_windows(*model);
+void page_attention(ov::Core& core, const std::shared_ptr<ov::Model>& model,
+                    const std::filesystem::path& dir) {
+    const std::vector<SlidingWindow> windows = find_sliding_windows(core, *model);
     try {
         ov::pass::SDPAToPagedAttention().run_on_model(model);
+        set_sliding_windows(*model, windows);
     } catch (const std::exception& e) {
         throw ModelError("the attention of " + dir.string() +
                          " cannot be paged: " + short_reason(e));
     }
-    set_sliding_windows(*model, windows);
     for (const auto& node : model->get_ordered_ops()) {
         if (ov::is_type<ov::op::util::ReadValueBase>(node)) {
             throw ModelError("the model in " + dir.string() + " keeps the state '" +
@@ -108,8 +111,11 @@ ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options, int 
     const auto supported = core.get_property(options.device, ov::supported_properties);
     ov::AnyMap properties{{ov::hint::performance_mode.name(), "LATENCY"},
                           {ov::inference_num_threads.name(), threads}};
+    // Of what is not packed.
     if (options.activation_precision == "exact") {
-        properties[ov::hint::dynamic_quantization_group_size.name()] = 0;  // of what is not packed
+        properties[ov::hint::dynamic_quantization_group_size.name()] = 0;
+    } else if (options.activation_precision == "int8_g128") {
+        properties[ov::hint::dynamic_quantization_group_size.name()] = 128;
     }
     for (const auto& [name, value] : options.properties) {
         const bool known = std::any_of(supported.begin(), supported.end(),
@@ -172,7 +178,7 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
         std::count_if(loaded.report.layers.begin(), loaded.report.layers.end(),
                       [](const PackedLayer& layer) { return layer.operation.empty(); });
     info_.weights_bytes = constant_bytes(*model);
-    page_attention(model, model_dir);
+    page_attention(core, model, model_dir);
     choose_attention(model, options);
     const std::shared_ptr<ov::Model> lm_head = split_lm_head(model);
     check_inputs(*model, model_dir);

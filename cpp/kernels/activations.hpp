@@ -9,13 +9,13 @@ namespace ovfast::kernels {
 /// zeros. Plain pointers; whoever calls owns the memory (aligned to 64 bytes).
 enum class ActivationKind {
     F32,   ///< as they are (padded copies are needed only where columns is no multiple of 32)
-    Int8,  ///< quantized in groups of 32 columns
+    Int8,  ///< quantized in groups of 32 or 128 columns
     BF16   ///< rounded to bf16
 };
 
-/// Symmetric int8 by group of 32 columns: value = scale * code, scale = max|x| / 127, code =
-/// x * (127 / max|x|) rounded to nearest even, all in f32 (so every instruction set gives the
-/// same).
+/// Symmetric int8 by group of 32 columns, or of 128: value = scale * code, scale = max|x| / 127,
+/// code = x * (127 / max|x|) rounded to nearest even, all in f32 (so every instruction set gives
+/// the same).
 ///   A group whose max|x| is below 2^-100 (zeros, denormals) gets codes and scale of zero.
 ///   A group with a NaN or an infinity gets codes of zero and a scale of NaN, so that its row of
 ///   results becomes NaN instead of something that looks right.
@@ -25,6 +25,9 @@ struct Int8Activations {
     const float* sums = nullptr;    ///< [rows][padded / 32]: scale * sum of the group's codes
     /// [rows][padded / 16]: the same for halves of a group, for weights in groups of 16.
     const float* half_sums = nullptr;
+    /// Columns that have one scale: 32, or 128 (but for the last of a row). Scales and sums are
+    /// stored for each 32 all the same, so that a kernel need not know.
+    size_t group = 32;
 };
 
 struct Activations {

@@ -36,8 +36,14 @@ struct LinearKernel {
 };
 
 /// What the caller allows: Int8 lets a kernel quantize or round activations (int8, bf16), Exact
-/// wants f32 activations times exact weights.
-enum class ActivationPrecision { Int8, Exact };
+/// wants f32 activations times exact weights. Int8Group128 is Int8 with one scale for 128 columns
+/// instead of 32: less precise, and faster where rows are many and weights have groups as long.
+enum class ActivationPrecision { Int8, Exact, Int8Group128 };
+
+/// Columns of activations that share a scale: Int8Activations::group.
+constexpr size_t activation_group(ActivationPrecision precision) {
+    return precision == ActivationPrecision::Int8Group128 ? 128 : 32;
+}
 
 /// Every kernel whose instruction set this machine supports, forced or not: for tests.
 std::vector<const LinearKernel*> linear_kernels();
@@ -55,9 +61,10 @@ void run_linear(const LinearKernel& kernel, const LinearArgs& args);
 struct VectorKernels {
     const char* name;
     Isa isa;
-    /// One row [columns] to codes [padded], scales and sums [padded/32], half_sums [padded/16].
-    void (*quantize)(const float* in, size_t columns, int8_t* codes, float* scales, float* sums,
-                     float* half_sums);
+    /// One row [columns] to codes [padded], scales and sums [padded/32], half_sums [padded/16], by
+    /// groups of `group` columns: 32 or 128.
+    void (*quantize)(const float* in, size_t columns, size_t group, int8_t* codes, float* scales,
+                     float* sums, float* half_sums);
     /// One row [columns] to bf16 [padded], to nearest even.
     void (*to_bf16)(const float* in, size_t columns, uint16_t* out);
     /// out[i] = silu(gate[i]) * up[i]. Relative error of the silu below 1e-6. May alias.

@@ -1,8 +1,13 @@
-// Integer kernel for many rows of activations (prompts) on processors without AMX: the codes of two
-// row blocks are unpacked once into scratch that stays in the L1 or L2 cache, and tiles of six rows
-// times 32 output columns run over them. Twelve independent chains hide vpdpbusd's latency.
-
-#include <cmath>
+// Integer kernel for many rows of activations (prompts) on processors without AMX. Columns are
+// worked through in stretches that leave the unpacked codes of a few row blocks in a near cache;
+// tiles of six rows times 32 or 64 output columns run over them.
+//
+// Per output and span (columns with one scale of weights and one of activations) two instructions
+// follow the integer sum: it begins at the bits of 1.5 * 2^23, where floats are integers, so its
+// bits are those of the float 1.5 * 2^23 + sum and need no conversion, as long as |sum| < 2^22
+// (128 columns of 8 bits: 4,145,280). One multiply-add then gives scale * sum, rounded once: with
+// scales of 22 bits, 1.5 * 2^23 * scale is exact. Beyond 2^104 that overflows, and activations
+// beyond 2^110 give NaNs.
 
 #include "kernels/avx512_inl.hpp"
 #include "kernels/registry.hpp"
@@ -11,115 +16,243 @@ namespace ovfast::kernels {
 namespace {
 
 constexpr int kTileRows = 6;
-constexpr int kBlocks = 2;  // 32 output columns
-constexpr size_t kChunkCodes = 8 * 64;
+// Loads take time from 512-bit multiplications: long spans have tiles of four blocks, with 24 sums
+// in registers and the totals in memory. Where totals are needed often, there are 12 of each.
+constexpr size_t kBlocks = 4;
+constexpr size_t kShortBlocks = 2;
+constexpr size_t kLongSpan = 128;  // columns; the most that an integer sum may have, too
+constexpr size_t kStretch = 1024;  // columns: the codes of two blocks fit in 32 KiB
+constexpr size_t kSpans = 64;      // in a stretch, of 16 columns
+constexpr size_t kMostRows = 512;
+constexpr size_t kFewestRows = 96;
+constexpr size_t kCacheBytes = size_t{1} << 20;  // for codes of activations
+constexpr float kMagic = 0x1.8p23F;
+constexpr int32_t kMagicBits = 0x4B400000;
 
-// Scratch: codes of both blocks, chunk by chunk [chunks][2][8][64]; scales and offsets
-// [groups][2][16]; and what makes up for the zero point of symmetric codes, for each activation row
-// and half chunk: -zero * (sum of its codes).
-struct Panel {
-    std::byte* codes;
-    float* scales;
-    float* offsets;
-    int32_t* start;  // [rows][2 * chunks]
-    size_t chunks;
-    size_t groups;
+// What a row of activations gives a span: where its integer sums begin, its scale, and the scale's
+// product with -kMagic.
+struct alignas(16) Span {
+    int32_t start;
+    float scale;
+    float magic;
+    float unused;
 };
 
-size_t aligned(size_t bytes) {
-    return (bytes + 63) / 64 * 64;
+// The rows of a tile are neighbours, so that one pointer serves them all.
+using TileSpan = Span[kTileRows];
+using TileSums = float[kTileRows];
+
+struct Scratch {
+    std::byte* codes;  // [quads][blocks][64]
+    float* scales;     // [spans][blocks][16]
+    float* offsets;    // [groups][blocks][16]
+    TileSpan* spans;   // [stretches][tiles][most spans of a stretch]
+    TileSums* sums;    // the same, for the groups of weights that begin in a stretch
+};
+
+constexpr size_t kCodesBytes = kStretch / 4 * kBlocks * 64;
+constexpr size_t kScalesBytes = kSpans * kShortBlocks * 64;  // four blocks have fewer spans
+static_assert(kSpans * 16 == kStretch && kStretch / kLongSpan * kBlocks <= kSpans * kShortBlocks);
+
+size_t divide_up(size_t value, size_t by) {
+    return (value + by - 1) / by;
 }
 
-Panel lay_out(const PackedWeights& weights, std::byte* scratch) {
-    Panel panel{};
-    panel.chunks = weights.padded() / kChunkColumns;
-    panel.groups = weights.groups();
-    panel.codes = scratch;
-    std::byte* at = scratch + panel.chunks * kBlocks * kChunkCodes;
-    panel.scales = reinterpret_cast<float*>(at);
-    at += panel.groups * kBlocks * 64;
-    panel.offsets = reinterpret_cast<float*>(at);
-    at += panel.groups * kBlocks * 64;
-    panel.start = reinterpret_cast<int32_t*>(at);
-    return panel;
+// Of one tile, in all stretches together.
+size_t most_spans(const PackedWeights& weights) {
+    const size_t stretches = divide_up(weights.padded(), kStretch);
+    return (divide_up(weights.padded(), kLongSpan) + stretches) * (kLongSpan / 16);
+}
+
+Scratch lay_out(const PackedWeights& weights, size_t tiles, std::byte* at) {
+    Scratch scratch{};
+    scratch.codes = at;
+    scratch.scales = reinterpret_cast<float*>(at += kCodesBytes);
+    scratch.offsets = reinterpret_cast<float*>(at += kScalesBytes);
+    scratch.spans = reinterpret_cast<TileSpan*>(at += kScalesBytes);
+    scratch.sums = reinterpret_cast<TileSums*>(at + tiles * most_spans(weights) * sizeof(TileSpan));
+    return scratch;
+}
+
+// Rows whose codes stay in the cache while all blocks pass by.
+size_t most_rows(const PackedWeights& weights) {
+    const size_t fit = kCacheBytes / weights.padded();
+    return fit < kFewestRows ? kFewestRows : fit > kMostRows ? kMostRows : fit;
+}
+
+size_t most_tiles(const PackedWeights& weights, size_t rows) {
+    const size_t most = most_rows(weights);
+    return divide_up(rows < most ? rows : most, kTileRows);
 }
 
 size_t scratch_bytes(const PackedWeights& weights, size_t rows) {
-    const size_t chunks = weights.padded() / kChunkColumns;
-    return chunks * kBlocks * kChunkCodes + weights.groups() * kBlocks * 128 +
-           aligned(rows * chunks * 2 * sizeof(int32_t));
+    return kCodesBytes + 2 * kScalesBytes +
+           most_tiles(weights, rows) * most_spans(weights) * (sizeof(TileSpan) + sizeof(TileSums));
 }
+
+// Columns [first, last) and how they are cut into spans and groups of weights. All of `span` and
+// `group` columns, but for the last of them; groups belong to the stretch that they begin in.
+struct Stretch {
+    size_t first, last;
+    size_t span;
+    size_t spans;
+    size_t first_group, groups;
+};
+
+Stretch stretch_of(const PackedWeights& weights, size_t span, size_t first, size_t last) {
+    Stretch stretch{first, last, span, divide_up(last - first, span), 0, 0};
+    stretch.first_group = divide_up(first, weights.group());
+    const size_t end = divide_up(last, weights.group());
+    stretch.groups = (end < weights.groups() ? end : weights.groups()) - stretch.first_group;
+    return stretch;
+}
+
+// ---- Weights -----------------------------------------------------------------------------------
 
 template <int Bits>
-void unpack_codes(const PackedWeights& weights, size_t block, size_t position, const Panel& panel) {
-    const std::byte* chunk = weights.codes(block);
-    for (size_t c = 0; c < panel.chunks; ++c, chunk += size_t{64} * Bits) {
+void unpack_codes(const std::byte* chunk, size_t chunks, size_t stride, std::byte* to) {
+    for (size_t c = 0; c < chunks; ++c, chunk += size_t{64} * Bits) {
         __m512i quads[8];
         Quads<Bits>::unpack(chunk, quads);
-        std::byte* to = panel.codes + (c * kBlocks + position) * kChunkCodes;
-        for (int j = 0; j < 8; ++j) _mm512_storeu_si512(to + 64 * j, quads[j]);
+        for (int j = 0; j < 8; ++j, to += stride) _mm512_store_si512(to, quads[j]);
     }
 }
 
-void unpack_block(const PackedWeights& weights, size_t block, size_t position, const Panel& panel) {
-    switch (weights.format().bits) {
-        case 4:
-            unpack_codes<4>(weights, block, position, panel);
-            break;
-        case 5:
-            unpack_codes<5>(weights, block, position, panel);
-            break;
-        case 6:
-            unpack_codes<6>(weights, block, position, panel);
-            break;
-        default:
-            unpack_codes<8>(weights, block, position, panel);
-    }
+void unpack_block(const PackedWeights& weights, size_t block, size_t position, size_t blocks,
+                  const Stretch& stretch, const Scratch& scratch) {
+    const size_t chunks = (stretch.last - stretch.first) / kChunkColumns;
+    const auto unpack = weights.format().bits == 4   ? unpack_codes<4>
+                        : weights.format().bits == 5 ? unpack_codes<5>
+                        : weights.format().bits == 6 ? unpack_codes<6>
+                                                     : unpack_codes<8>;
+    unpack(weights.codes(block) + stretch.first / kChunkColumns * weights.chunk_bytes(), chunks,
+           blocks * 64, scratch.codes + position * 64);
     const BlockScales block_scales(weights, block);
-    for (size_t g = 0; g < panel.groups; ++g) {
-        const __m512 scale = block_scales.scale(g);
-        _mm512_storeu_ps(panel.scales + (g * kBlocks + position) * 16, scale);
-        _mm512_storeu_ps(panel.offsets + (g * kBlocks + position) * 16,
-                         block_scales.offset(g, scale));
+    for (size_t s = 0; s < stretch.spans; ++s) {
+        const size_t group = (stretch.first + s * stretch.span) / weights.group();
+        // Behind the last group there is padding, with activations of zero.
+        const __m512 scale =
+            group < weights.groups() ? block_scales.scale(group) : _mm512_setzero_ps();
+        _mm512_store_ps(scratch.scales + (s * blocks + position) * 16, scale);
     }
+    if (weights.format().offsets == OffsetKind::Symmetric) return;
+    for (size_t g = 0; g < stretch.groups; ++g) {
+        const size_t group = stretch.first_group + g;
+        _mm512_store_ps(scratch.offsets + (g * blocks + position) * 16,
+                        block_scales.offset(group, block_scales.scale(group)));
+    }
+}
+
+// ---- Activations -------------------------------------------------------------------------------
+
+inline __mmask16 first_lanes(size_t count) {
+    return count >= 16 ? __mmask16(0xFFFF) : static_cast<__mmask16>((1U << count) - 1);
+}
+
+// Sums of `count` neighbours in the first 16 / count lanes.
+inline __m512i add_neighbours(__m512i x, size_t count) {
+    if (count == 1) return x;
+    x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, _MM_PERM_CDAB));
+    if (count == 2) return _mm512_maskz_compress_epi32(0x5555, x);
+    x = _mm512_add_epi32(x, _mm512_shuffle_epi32(x, _MM_PERM_BADC));
+    return _mm512_maskz_compress_epi32(0x1111, x);
 }
 
 // The integer sums of codes, out of their sums in floating point: those are a scale times an
-// integer below 2^12, so the division rounds to it. NaN scales give anything; the row becomes NaN
-// anyway.
-void fill_start(const Activations& in, size_t first_row, size_t rows, int zero,
-                const Panel& panel) {
-    const __m512 minus_zero = _mm512_set1_ps(-static_cast<float>(zero));
-    for (size_t m = 0; m < rows; ++m) {
-        const float* scales = in.int8.scales + (first_row + m) * panel.chunks;
-        const float* sums = in.int8.half_sums + (first_row + m) * panel.chunks * 2;
-        int32_t* start = panel.start + m * panel.chunks * 2;
-        const size_t halves = panel.chunks * 2;
-        const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-        for (size_t h = 0; h < halves; h += 16) {
-            const size_t left = halves - h;
-            const __mmask16 mask =
-                left >= 16 ? __mmask16(0xFFFF) : static_cast<__mmask16>((1U << left) - 1);
-            const __mmask16 half_mask =
-                static_cast<__mmask16>(left >= 16 ? 0xFF : (1U << (left / 2)) - 1);
-            const __m512 scale =
-                _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(half_mask, scales + h / 2));
-            const __m512 sum = _mm512_maskz_loadu_ps(mask, sums + h);
-            const __mmask16 some = _mm512_cmp_ps_mask(scale, _mm512_setzero_ps(), _CMP_GT_OQ);
-            const __m512 count = _mm512_roundscale_ps(_mm512_maskz_div_ps(some, sum, scale),
-                                                      _MM_FROUND_TO_NEAREST_INT);
-            _mm512_mask_storeu_epi32(start + h, mask,
-                                     _mm512_cvtps_epi32(_mm512_mul_ps(count, minus_zero)));
-        }
+// integer below 2^12, so even an approximate division rounds to it. NaN scales give anything; the
+// row becomes NaN anyway.
+inline __m512i count_codes(__m512 sum, __m512 scale) {
+    const __mmask16 some = _mm512_cmp_ps_mask(scale, _mm512_setzero_ps(), _CMP_GT_OQ);
+    return _mm512_cvtps_epi32(_mm512_mul_ps(sum, _mm512_maskz_rcp14_ps(some, scale)));
+}
+
+void store_spans(__m512 start, __m512 scale, __m512 magic, size_t count, TileSpan* out,
+                 size_t tile_row) {
+    const auto pair = [](__m512 a, __m512 b, bool high) {
+        return _mm512_castps_pd(high ? _mm512_unpackhi_ps(a, b) : _mm512_unpacklo_ps(a, b));
+    };
+    const __m512 zero = _mm512_setzero_ps();
+    alignas(64) Span spans[16];  // lane i of vector j is span 4 * i + j
+    for (int high = 0; high < 2; ++high) {
+        const __m512d front = pair(start, scale, high != 0);
+        const __m512d back = pair(magic, zero, high != 0);
+        _mm512_store_pd(spans + 8 * high, _mm512_unpacklo_pd(front, back));
+        _mm512_store_pd(spans + 8 * high + 4, _mm512_unpackhi_pd(front, back));
+    }
+    for (size_t s = 0; s < count; ++s) {
+        out[s][tile_row] = spans[s % 4 * 4 + s / 4];
     }
 }
 
+void fill_row(const Int8Activations& in, size_t row_chunks, size_t row, int zero,
+              const Stretch& stretch, TileSpan* out, size_t tile_row) {
+    const size_t first_chunk = stretch.first / kChunkColumns;
+    const float* chunk_scales = in.scales + row * row_chunks + first_chunk;
+    const float* sums = in.sums + row * row_chunks + first_chunk;
+    const float* half_sums = in.half_sums + (row * row_chunks + first_chunk) * 2;
+    const size_t left = stretch.last / kChunkColumns - first_chunk;
+    const __m512i minus_zero = _mm512_set1_epi32(-zero);
+    const bool halves = stretch.span < kChunkColumns;
+    const size_t together = halves ? 1 : stretch.span / kChunkColumns;
+    const size_t step = 16 / together;
+    const __m512i pick = halves ? _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0)
+                                : _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8,
+                                                                      7, 6, 5, 4, 3, 2, 1, 0),
+                                                     _mm512_set1_epi32(static_cast<int>(together)));
+    const size_t chunks_a_time = halves ? 8 : 16;
+    size_t at = 0;
+    for (size_t c = 0; c < left; c += chunks_a_time, at += step) {
+        const __mmask16 mask = first_lanes(halves ? 2 * (left - c) : left - c);
+        const __m512 by_chunk = _mm512_maskz_loadu_ps(
+            first_lanes(left - c < chunks_a_time ? left - c : chunks_a_time), chunk_scales + c);
+        const __m512 by_span = _mm512_permutexvar_ps(pick, by_chunk);
+        const __m512 sum = _mm512_maskz_loadu_ps(mask, halves ? half_sums + 2 * c : sums + c);
+        const __m512i counts =
+            add_neighbours(count_codes(sum, halves ? by_span : by_chunk), together);
+        const __m512i start =
+            _mm512_add_epi32(_mm512_mullo_epi32(counts, minus_zero), _mm512_set1_epi32(kMagicBits));
+        const __m512i rounded =
+            _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(by_span), _mm512_set1_epi32(2)),
+                             _mm512_set1_epi32(~3));
+        const __m512 scale = _mm512_castsi512_ps(rounded);
+        const __m512 magic = _mm512_mul_ps(scale, _mm512_set1_ps(-kMagic));
+        store_spans(_mm512_castsi512_ps(start), scale, magic,
+                    stretch.spans - at < step ? stretch.spans - at : step, out + at, tile_row);
+    }
+}
+
+// The sums of the groups of weights that begin in the stretch.
+void fill_sums(const Int8Activations& in, const PackedWeights& weights, size_t row,
+               const Stretch& stretch, TileSums* out, size_t tile_row) {
+    const size_t unit = weights.group() < kChunkColumns ? kChunkColumns / 2 : kChunkColumns;
+    const size_t units = weights.padded() / unit;
+    const size_t many = weights.group() / unit;
+    const float* sums = (unit < kChunkColumns ? in.half_sums : in.sums) + row * units;
+    for (size_t g = 0; g < stretch.groups; ++g) {
+        const size_t first = (stretch.first_group + g) * many;
+        float sum = 0.0F;
+        for (size_t i = first; i < first + many; ++i) sum += sums[i];
+        out[g][tile_row] = sum;
+    }
+}
+
+// ---- Tiles -------------------------------------------------------------------------------------
+
 struct Tile {
-    const int8_t* codes;
+    const std::byte* codes;
     const float* scales;
-    const float* half_sums;
+    const float* offsets;  // null when symmetric
+    const int8_t* activations;
     size_t stride;
-    const int32_t* start;
+    const TileSpan* spans;
+    const TileSums* sums;
+    size_t quads;  // of all spans
+    size_t span_quads;
+    size_t groups;
+    float* out;
+    size_t out_stride;
+    bool add;  // to what is in `out`
+    __mmask16 masks[kBlocks];
 };
 
 inline __m512i broadcast(const int8_t* codes) {
@@ -128,129 +261,214 @@ inline __m512i broadcast(const int8_t* codes) {
     return _mm512_set1_epi32(four);
 }
 
-// Quads [First, First + Count) of a chunk: adds to `totals` what the group gives.
-template <int Rows, bool Symmetric, int First, int Count>
-inline void multiply_group(const Panel& panel, const Tile& tile, size_t c, size_t group,
-                           __m512 (&totals)[Rows][kBlocks]) {
-    const std::byte* chunk = panel.codes + c * kBlocks * kChunkCodes;
-    const int8_t* codes = tile.codes + c * kChunkColumns + First * 4;
-    constexpr bool half = Count == 4;
-    constexpr size_t which = First / 4;
-    __m512i dots[Rows][kBlocks];
-#pragma GCC unroll 8
-    for (int m = 0; m < Rows; ++m) {
-        __m512i start = _mm512_setzero_si512();
-        if constexpr (Symmetric) {
-            const int32_t* at = tile.start + (m * panel.chunks + c) * 2;
-            start = _mm512_set1_epi32(half ? at[which] : at[0] + at[1]);
-        }
-        dots[m][0] = start;
-        dots[m][1] = start;
-    }
-#pragma GCC unroll 8
-    for (int j = 0; j < Count; ++j) {
-        const __m512i left = load(chunk + 64 * (First + j));
-        const __m512i right = load(chunk + kChunkCodes + 64 * (First + j));
+// Four quads: the least that a span has.
+template <int Rows, int Blocks>
+inline void multiply_quads(const std::byte* codes, const int8_t* activations, size_t stride,
+                           __m512i (&dots)[Rows][Blocks]) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+        __m512i weights[Blocks];
+#pragma GCC unroll 4
+        for (int b = 0; b < Blocks; ++b) weights[b] = load(codes + (j * Blocks + b) * 64);
 #pragma GCC unroll 8
         for (int m = 0; m < Rows; ++m) {
-            const __m512i quad = broadcast(codes + m * tile.stride + 4 * j);
-            dots[m][0] = _mm512_dpbusd_epi32(dots[m][0], left, quad);
-            dots[m][1] = _mm512_dpbusd_epi32(dots[m][1], right, quad);
-        }
-    }
-    const float* scales = panel.scales + group * kBlocks * 16;
-    const float* offsets = panel.offsets + group * kBlocks * 16;
-#pragma GCC unroll 8
-    for (int m = 0; m < Rows; ++m) {
-        const __m512 activation_scale = _mm512_set1_ps(tile.scales[m * panel.chunks + c]);
-#pragma GCC unroll 2
-        for (int b = 0; b < kBlocks; ++b) {
-            const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[m][b]), activation_scale);
-            totals[m][b] = _mm512_fmadd_ps(value, _mm512_loadu_ps(scales + 16 * b), totals[m][b]);
-            if constexpr (!Symmetric) {
-                const float* sums = tile.half_sums + (m * panel.chunks + c) * 2;
-                const float sum = half ? sums[which] : sums[0] + sums[1];
-                totals[m][b] = _mm512_fmadd_ps(_mm512_loadu_ps(offsets + 16 * b),
-                                               _mm512_set1_ps(sum), totals[m][b]);
+            const __m512i quad = broadcast(activations + m * stride + 4 * j);
+#pragma GCC unroll 4
+            for (int b = 0; b < Blocks; ++b) {
+                dots[m][b] = _mm512_dpbusd_epi32(dots[m][b], weights[b], quad);
             }
         }
     }
 }
 
-template <int Rows, bool Symmetric>
-void multiply_tile(const Panel& panel, const Tile& tile, size_t group_columns, float* out,
-                   size_t out_stride, __mmask16 left_mask, __mmask16 right_mask) {
-    __m512 totals[Rows][kBlocks];
+template <int Rows, int Blocks>
+inline void add_offsets(const Tile& tile, __m512 (&totals)[Rows][Blocks]) {
+    const float* offsets = tile.offsets;
+    const TileSums* sums = tile.sums;
+    for (size_t g = 0; g < tile.groups; ++g, offsets += Blocks * 16) {
 #pragma GCC unroll 8
-    for (int m = 0; m < Rows; ++m) {
-        totals[m][0] = _mm512_setzero_ps();
-        totals[m][1] = _mm512_setzero_ps();
-    }
-    if (group_columns >= kChunkColumns) {
-        const size_t group_chunks = group_columns / kChunkColumns;
-        size_t c = 0;
-        for (size_t group = 0; c < panel.chunks; ++group) {
-            const size_t end = c + group_chunks < panel.chunks ? c + group_chunks : panel.chunks;
-            for (; c < end; ++c) {
-                multiply_group<Rows, Symmetric, 0, 8>(panel, tile, c, group, totals);
+        for (int m = 0; m < Rows; ++m) {
+            const __m512 sum = _mm512_set1_ps(sums[g][m]);
+#pragma GCC unroll 4
+            for (int b = 0; b < Blocks; ++b) {
+                totals[m][b] = _mm512_fmadd_ps(_mm512_load_ps(offsets + 16 * b), sum, totals[m][b]);
             }
-        }
-    } else {
-        for (size_t c = 0; c < panel.chunks; ++c) {
-            multiply_group<Rows, Symmetric, 0, 4>(panel, tile, c, 2 * c, totals);
-            if (2 * c + 1 < panel.groups) {
-                multiply_group<Rows, Symmetric, 4, 4>(panel, tile, c, 2 * c + 1, totals);
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (int m = 0; m < Rows; ++m) {
-        _mm512_mask_storeu_ps(out + m * out_stride, left_mask, totals[m][0]);
-        if (right_mask != 0) {
-            _mm512_mask_storeu_ps(out + m * out_stride + 16, right_mask, totals[m][1]);
         }
     }
 }
 
-using MultiplyTile = void (*)(const Panel&, const Tile&, size_t, float*, size_t, __mmask16,
-                              __mmask16);
+template <int Rows, int Blocks>
+void multiply_tile(const Tile& tile) {
+    __m512 totals[Rows][Blocks];
+    float* const out = tile.out;
+    const size_t out_stride = tile.out_stride;
+#pragma GCC unroll 8
+    for (int m = 0; m < Rows; ++m) {
+#pragma GCC unroll 4
+        for (int b = 0; b < Blocks; ++b) {
+            totals[m][b] = _mm512_setzero_ps();
+            if (tile.add) {
+                totals[m][b] = _mm512_maskz_loadu_ps(tile.masks[b], out + m * out_stride + 16 * b);
+            }
+        }
+    }
+    const std::byte* codes = tile.codes;
+    const int8_t* activations = tile.activations;
+    const float* scales = tile.scales;
+    const TileSpan* spans = tile.spans;
+    const size_t stride = tile.stride;
+    const size_t span_quads = tile.span_quads;
+    for (size_t left = tile.quads; left > 0; ++spans, scales += Blocks * 16) {
+        __m512i dots[Rows][Blocks];
+#pragma GCC unroll 8
+        for (int m = 0; m < Rows; ++m) {
+            const __m512i start = _mm512_set1_epi32((*spans)[m].start);
+#pragma GCC unroll 4
+            for (int b = 0; b < Blocks; ++b) dots[m][b] = start;
+        }
+        const size_t quads = span_quads < left ? span_quads : left;
+        left -= quads;
+        for (size_t j = 0; j < quads; j += 4) {
+            multiply_quads(codes, activations, stride, dots);
+            codes += 4 * Blocks * 64;
+            activations += 16;
+        }
+#pragma GCC unroll 8
+        for (int m = 0; m < Rows; ++m) {
+            const __m512 scale = _mm512_set1_ps((*spans)[m].scale);
+            const __m512 magic = _mm512_set1_ps((*spans)[m].magic);
+#pragma GCC unroll 4
+            for (int b = 0; b < Blocks; ++b) {
+                const __m512 product =
+                    _mm512_fmadd_ps(_mm512_castsi512_ps(dots[m][b]), scale, magic);
+                totals[m][b] =
+                    _mm512_fmadd_ps(_mm512_load_ps(scales + 16 * b), product, totals[m][b]);
+            }
+        }
+    }
+    if (tile.offsets != nullptr) add_offsets(tile, totals);
+#pragma GCC unroll 8
+    for (int m = 0; m < Rows; ++m) {
+#pragma GCC unroll 4
+        for (int b = 0; b < Blocks; ++b) {
+            _mm512_mask_storeu_ps(out + m * out_stride + 16 * b, tile.masks[b], totals[m][b]);
+        }
+    }
+}
 
-template <bool Symmetric>
+using MultiplyTile = void (*)(const Tile&);
+
+template <int Blocks>
 MultiplyTile for_rows(size_t rows) {
     static constexpr MultiplyTile table[kTileRows] = {
-        multiply_tile<1, Symmetric>, multiply_tile<2, Symmetric>, multiply_tile<3, Symmetric>,
-        multiply_tile<4, Symmetric>, multiply_tile<5, Symmetric>, multiply_tile<6, Symmetric>};
+        multiply_tile<1, Blocks>, multiply_tile<2, Blocks>, multiply_tile<3, Blocks>,
+        multiply_tile<4, Blocks>, multiply_tile<5, Blocks>, multiply_tile<6, Blocks>};
     return table[rows - 1];
+}
+
+// How the work is cut: columns into equal stretches, in whole units of the longest spans, and rows
+// into equal tiles (7 rows are 4 + 3, not 6 + 1).
+struct Plan {
+    const PackedWeights& weights;
+    size_t span;
+    size_t stretches;
+    size_t first_row = 0, rows = 0, tiles = 0;
+
+    Stretch stretch(size_t index) const {
+        const size_t units = divide_up(weights.padded(), kLongSpan);
+        const size_t last = units * (index + 1) / stretches * kLongSpan;
+        return stretch_of(weights, span, units * index / stretches * kLongSpan,
+                          last < weights.padded() ? last : weights.padded());
+    }
+    size_t tile_row(size_t tile) const { return rows * tile / tiles; }
+    // Of a tile's spans in scratch.
+    size_t spans_at(size_t stretch, size_t tile) const {
+        const size_t units = divide_up(divide_up(weights.padded(), kLongSpan), stretches);
+        return (stretch * tiles + tile) * units * (kLongSpan / span);
+    }
+};
+
+void fill_tiles(const Int8Activations& in, const Plan& plan, const Scratch& scratch) {
+    const PackedWeights& weights = plan.weights;
+    const bool symmetric = weights.format().offsets == OffsetKind::Symmetric;
+    const int zero = symmetric ? 1 << (weights.format().bits - 1) : 0;
+    for (size_t s = 0; s < plan.stretches; ++s) {
+        const Stretch stretch = plan.stretch(s);
+        for (size_t t = 0; t < plan.tiles; ++t) {
+            const size_t at = plan.spans_at(s, t);
+            const size_t first = plan.tile_row(t);
+            for (size_t m = first; m < plan.tile_row(t + 1); ++m) {
+                const size_t row = plan.first_row + m;
+                fill_row(in, weights.padded() / kChunkColumns, row, zero, stretch,
+                         scratch.spans + at, m - first);
+                if (symmetric) continue;
+                fill_sums(in, weights, row, stretch, scratch.sums + at, m - first);
+            }
+        }
+    }
+}
+
+// Some rows by all columns of a few blocks.
+void multiply_blocks(const LinearArgs& args, size_t block, size_t blocks, const Plan& plan,
+                     const Scratch& scratch) {
+    const PackedWeights& weights = plan.weights;
+    const Activations& in = *args.activations;
+    const size_t left = args.last_block - block;
+    for (size_t s = 0; s < plan.stretches; ++s) {
+        const Stretch stretch = plan.stretch(s);
+        Tile tile{};
+        for (size_t b = 0; b < blocks; ++b) {
+            // Blocks that are not there are multiplied as the last one is, rather than by code of
+            // their own, and not stored.
+            const size_t source = block + (b < left ? b : left - 1);
+            unpack_block(weights, source, b, blocks, stretch, scratch);
+            tile.masks[b] = b < left ? rows_of_block(weights, source) : __mmask16(0);
+        }
+        tile.codes = scratch.codes;
+        tile.scales = scratch.scales;
+        tile.offsets =
+            weights.format().offsets == OffsetKind::Symmetric ? nullptr : scratch.offsets;
+        tile.stride = in.padded;
+        tile.quads = (stretch.last - stretch.first) / 4;
+        tile.span_quads = stretch.span / 4;
+        tile.groups = stretch.groups;
+        tile.out_stride = args.out_stride;
+        tile.add = s > 0;
+        for (size_t t = 0; t < plan.tiles; ++t) {
+            const size_t first = plan.tile_row(t);
+            const size_t rows = plan.tile_row(t + 1) - first;
+            const size_t row = plan.first_row + first;
+            const size_t at = plan.spans_at(s, t);
+            tile.activations = in.int8.codes + row * in.padded + stretch.first;
+            tile.spans = scratch.spans + at;
+            tile.sums = scratch.sums + at;
+            tile.out = args.out + row * args.out_stride + block * kBlockRows;
+            (blocks == kBlocks ? for_rows<kBlocks>(rows) : for_rows<kShortBlocks>(rows))(tile);
+        }
+    }
 }
 
 void run(const LinearArgs& args) {
     const PackedWeights& weights = *args.weights;
-    const Activations& in = *args.activations;
-    const Panel panel = lay_out(weights, args.scratch);
     const size_t rows = args.last_row - args.first_row;
-    const bool symmetric = weights.format().offsets == OffsetKind::Symmetric;
-    if (symmetric) {
-        fill_start(in, args.first_row, rows, 1 << (weights.format().bits - 1), panel);
-    }
-    for (size_t block = args.first_block; block < args.last_block; block += kBlocks) {
-        const bool two = block + 1 < args.last_block;
-        unpack_block(weights, block, 0, panel);
-        // An odd last block is multiplied twice rather than by code of its own.
-        unpack_block(weights, two ? block + 1 : block, 1, panel);
-        const __mmask16 left_mask = rows_of_block(weights, block);
-        const __mmask16 right_mask = two ? rows_of_block(weights, block + 1) : __mmask16(0);
-        for (size_t m = 0; m < rows;) {
-            const size_t count = rows - m < kTileRows ? rows - m : kTileRows;
-            const size_t row = args.first_row + m;
-            const Tile tile{in.int8.codes + row * in.padded, in.int8.scales + row * panel.chunks,
-                            in.int8.half_sums + row * panel.chunks * 2, in.padded,
-                            panel.start + m * panel.chunks * 2};
-            const MultiplyTile multiply =
-                symmetric ? for_rows<true>(count) : for_rows<false>(count);
-            multiply(panel, tile, weights.group(),
-                     args.out + row * args.out_stride + block * kBlockRows, args.out_stride,
-                     left_mask, right_mask);
-            m += count;
+    const size_t passes = divide_up(rows, most_rows(weights));
+    const Scratch scratch = lay_out(weights, most_tiles(weights, rows), args.scratch);
+    // The longest span that no group of weights or activations ends in.
+    size_t span = args.activations->int8.group < kLongSpan ? kChunkColumns : kLongSpan;
+    while (weights.group() % span != 0) span /= 2;
+    const bool is_long = span == kLongSpan;
+    Plan plan{weights, span, divide_up(weights.padded(), kStretch)};
+    for (size_t pass = 0; pass < passes; ++pass) {
+        const size_t first = rows * pass / passes;
+        plan.first_row = args.first_row + first;
+        plan.rows = rows * (pass + 1) / passes - first;
+        plan.tiles = divide_up(plan.rows, kTileRows);
+        fill_tiles(args.activations->int8, plan, scratch);
+        for (size_t block = args.first_block; block < args.last_block;) {
+            const bool many = is_long && args.last_block - block > kShortBlocks;
+            const size_t blocks = many ? kBlocks : kShortBlocks;
+            multiply_blocks(args, block, blocks, plan, scratch);
+            block += blocks;
         }
     }
 }

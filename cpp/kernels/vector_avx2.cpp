@@ -50,21 +50,28 @@ inline float reduce_add(__m256 x) {
     return _mm_cvtss_f32(sum);
 }
 
-void quantize(const float* in, size_t columns, int8_t* codes, float* scales, float* sums,
-              float* half_sums) {
+void quantize(const float* in, size_t columns, size_t group, int8_t* codes, float* scales,
+              float* sums, float* half_sums) {
     constexpr int kInfinityBits = 0x7F800000;
     constexpr int kLeastBits = 27 << 23;  // 2^-100
     const size_t groups = (columns + 31) / 32;
+    int max_bits = 0;
     for (size_t g = 0; g < groups; ++g, codes += 32) {
         __m256 x[4];
         for (size_t i = 0; i < 4; ++i) {
             const size_t at = g * 32 + 8 * i;
             x[i] = at < columns ? load(in + at, columns - at) : _mm256_setzero_ps();
         }
-        // Bits of magnitudes order as the magnitudes do, with infinities and NaNs on top.
-        const int max_bits = reduce_max(
-            _mm256_max_epi32(_mm256_max_epi32(magnitude_bits(x[0]), magnitude_bits(x[1])),
-                             _mm256_max_epi32(magnitude_bits(x[2]), magnitude_bits(x[3]))));
+        if (g * 32 % group == 0) {
+            // Bits of magnitudes order as the magnitudes do, with infinities and NaNs on top.
+            __m256i largest =
+                _mm256_max_epi32(_mm256_max_epi32(magnitude_bits(x[0]), magnitude_bits(x[1])),
+                                 _mm256_max_epi32(magnitude_bits(x[2]), magnitude_bits(x[3])));
+            for (size_t at = g * 32 + 32; at < g * 32 + group && at < columns; at += 8) {
+                largest = _mm256_max_epi32(largest, magnitude_bits(load(in + at, columns - at)));
+            }
+            max_bits = reduce_max(largest);
+        }
         auto* to = reinterpret_cast<__m256i*>(codes);
         if (max_bits < kLeastBits || max_bits >= kInfinityBits) {
             _mm256_storeu_si256(to, _mm256_setzero_si256());

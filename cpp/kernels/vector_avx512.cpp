@@ -16,17 +16,27 @@ inline __mmask16 is_not_finite(__m512 x) {
     return _mm512_fpclass_ps_mask(x, 0x01 | 0x08 | 0x10 | 0x80);  // NaNs and infinities
 }
 
-void quantize(const float* in, size_t columns, int8_t* codes, float* scales, float* sums,
-              float* half_sums) {
+void quantize(const float* in, size_t columns, size_t group, int8_t* codes, float* scales,
+              float* sums, float* half_sums) {
     const size_t groups = (columns + 31) / 32;
+    float max = 0.0F;
+    bool finite = true;
     for (size_t g = 0; g < groups; ++g, in += 32, codes += 32) {
         const size_t left = columns - g * 32;
         const __m512 low = _mm512_maskz_loadu_ps(first_lanes(left), in);
         const __m512 high = left > 16 ? _mm512_maskz_loadu_ps(first_lanes(left - 16), in + 16)
                                       : _mm512_setzero_ps();
-        const float max =
-            _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-        const bool finite = (is_not_finite(low) | is_not_finite(high)) == 0;
+        if (g * 32 % group == 0) {
+            __m512 largest = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
+            __mmask16 bad = is_not_finite(low) | is_not_finite(high);
+            for (size_t k = 32; k < group && k < left; k += 16) {
+                const __m512 x = _mm512_maskz_loadu_ps(first_lanes(left - k), in + k);
+                largest = _mm512_max_ps(largest, _mm512_abs_ps(x));
+                bad |= is_not_finite(x);
+            }
+            max = _mm512_reduce_max_ps(largest);
+            finite = bad == 0;
+        }
         if (!finite || !(max >= 0x1p-100F)) {
             const float scale = finite ? 0.0F : NAN;
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), _mm256_setzero_si256());

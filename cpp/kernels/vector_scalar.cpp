@@ -12,17 +12,21 @@ namespace {
 
 constexpr size_t kGroup = 32;
 
-void quantize(const float* in, size_t columns, int8_t* codes, float* scales, float* sums,
-              float* half_sums) {
+void quantize(const float* in, size_t columns, size_t group, int8_t* codes, float* scales,
+              float* sums, float* half_sums) {
     const size_t groups = (columns + kGroup - 1) / kGroup;
+    float max = 0.0F;
+    bool finite = true;
     for (size_t g = 0; g < groups; ++g) {
         const size_t first = g * kGroup;
         const size_t last = std::min(first + kGroup, columns);
-        float max = 0.0F;
-        bool finite = true;
-        for (size_t k = first; k < last; ++k) {
-            finite = finite && std::isfinite(in[k]);
-            max = std::max(max, std::fabs(in[k]));
+        if (first % group == 0) {
+            max = 0.0F;
+            finite = true;
+            for (size_t k = first; k < std::min(first + group, columns); ++k) {
+                finite = finite && std::isfinite(in[k]);
+                max = std::max(max, std::fabs(in[k]));
+            }
         }
         std::fill_n(codes + first, kGroup, int8_t{0});
         float scale = finite ? 0.0F : std::numeric_limits<float>::quiet_NaN();

@@ -2,11 +2,40 @@
 
 #include <openvino/op/constant.hpp>
 
+#include "kernels/linear.hpp"
 #include "ops/linear_work.hpp"
 #include "ops/op_checks.hpp"
 
 namespace ovfast::ops {
 namespace {
+
+// A thread normalizes or turns this many floats in about the time that it takes to wake it.
+constexpr size_t kFloatsPerWorker = 32 * 1024;
+
+// Calls body(row) for each of `rows` rows of `width` floats, in several threads if that pays.
+template <typename Body>
+void for_rows(size_t rows, size_t width, const Body& body) {
+    const auto threads = static_cast<size_t>(tbb::this_task_arena::max_concurrency());
+    const size_t workers =
+        std::min({threads, rows, std::max<size_t>(1, rows * width / kFloatsPerWorker)});
+    run_workers(workers, [&](size_t worker) {
+        const size_t last = rows * (worker + 1) / workers;
+        for (size_t row = rows * worker / workers; row < last; ++row) body(row);
+    });
+}
+
+// y = norm(y) + x
+void add_normalized(const RmsNorm& norm, const ov::Tensor& x, ov::Tensor& y) {
+    const size_t rows = y.get_shape()[0];
+    const size_t columns = y.get_shape()[1];
+    const auto& vectors = kernels::vector_kernels();
+    const float* in = x.data<const float>();
+    float* out = y.data<float>();
+    for_rows(rows, columns, [&](size_t row) {
+        apply_norm(norm, out + row * columns, 1, columns);
+        vectors.add(in + row * columns, out + row * columns, columns);
+    });
+}
 
 // The inputs of an operation with constants in all places but those that evaluate() fills in.
 ov::TensorVector constant_inputs(const ov::Node& node) {
@@ -26,17 +55,18 @@ ov::TensorVector constant_inputs(const ov::Node& node) {
 
 struct DecoderStack::Runner {
     struct Step {
+        ov::Tensor x;
         ov::TensorVector qkv_in, qkv_out, attention_in, attention_out, out_in, out_out, mlp_in,
             mlp_out;
     };
     std::vector<DecoderLayer> layers;
     std::vector<Step> steps;
-    std::vector<RopeTable> tables;  // of the distinct rotations
-    std::vector<size_t> table_of;   // [layers]
+    std::vector<const Rope*> ropes;  // distinct rotations
+    std::vector<RopeTable> tables;   // [ropes]
+    std::vector<size_t> table_of;    // [layers]
     std::mutex mutex;
 
     explicit Runner(std::vector<DecoderLayer> all) : layers(std::move(all)) {
-        std::vector<const Rope*> ropes;
         for (const DecoderLayer& layer : layers) {
             Step step;
             step.qkv_in = constant_inputs(*layer.qkv);
@@ -90,21 +120,29 @@ struct DecoderStack::Runner {
             step.attention_in[2] = step.qkv_out[layer.v];
             step.attention_out[0] = tensor(attention_, shape.heads * shape.value_size);
             step.out_in[0] = step.attention_out[0];
-            step.out_in.back() = x;
+            step.x = x;
+            if (layer.out->attributes().residual) step.out_in.back() = x;
             step.out_out[0] = middle;
             step.mlp_in[0] = middle;
-            step.mlp_in.back() = middle;
+            if (layer.mlp->attributes().residual) step.mlp_in.back() = middle;
             step.mlp_out[0] = x;
         }
         rows_ = rows;
     }
 
-    void rotate(const DecoderLayer& layer, const RopeTable& table, Step& step, size_t rows) {
+    void turn_heads(const DecoderLayer& layer, const RopeTable& table, Step& step, size_t rows) {
         const auto& shape = layer.attention->attributes().shape;
+        const auto turn = [&](const RmsNorm& norm, float* x, size_t row, size_t heads) {
+            x += row * heads * shape.key_size;
+            apply_norm(norm, x, heads, shape.key_size);
+            apply_rope(layer.rope, table, row, x, heads, shape.key_size);
+        };
         float* q = step.attention_in[0].data<float>();
         float* k = step.attention_in[1].data<float>();
-        apply_rope(layer.rope, table, q, rows, shape.heads, shape.key_size);
-        apply_rope(layer.rope, table, k, rows, shape.kv_heads, shape.key_size);
+        for_rows(rows, (shape.heads + shape.kv_heads) * shape.key_size, [&](size_t row) {
+            turn(layer.q_norm, q, row, shape.heads);
+            turn(layer.k_norm, k, row, shape.kv_heads);
+        });
     }
 
     size_t rows_ = 0;
@@ -145,11 +183,8 @@ bool DecoderStack::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
     OPENVINO_ASSERT(positions.size() == rows, get_friendly_name(), ": ", rows, " tokens have ",
                     positions.size(), " positions");
     runner.shape_buffers(rows);
-    for (size_t i = 0; i < runner.layers.size(); ++i) {
-        auto& table = runner.tables[runner.table_of[i]];
-        if (i == 0 || runner.table_of[i] > runner.table_of[i - 1]) {
-            table.fill(runner.layers[i].rope, positions.data(), rows);
-        }
+    for (size_t i = 0; i < runner.ropes.size(); ++i) {
+        runner.tables[i].fill(*runner.ropes[i], positions.data(), rows);
     }
     for (size_t i = 0; i < runner.layers.size(); ++i) {
         const DecoderLayer& layer = runner.layers[i];
@@ -157,18 +192,23 @@ bool DecoderStack::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
         if (i == 0) {
             step.qkv_in[0] = ov::Tensor(ov::element::f32, {rows, static_cast<size_t>(columns)},
                                         const_cast<float*>(inputs[0].data<const float>()));
-            step.out_in.back() = step.qkv_in[0];
+            step.x = step.qkv_in[0];
+            if (layer.out->attributes().residual) step.out_in.back() = step.x;
         }
         if (i + 1 == runner.layers.size()) {
             step.mlp_out[0] = ov::Tensor(ov::element::f32, {rows, static_cast<size_t>(columns)},
                                          outputs[0].data<float>());
         }
         layer.qkv->evaluate(step.qkv_out, step.qkv_in);
-        runner.rotate(layer, runner.tables[runner.table_of[i]], step, rows);
+        runner.turn_heads(layer, runner.tables[runner.table_of[i]], step, rows);
         std::copy(inputs.begin() + 2, inputs.end(), step.attention_in.begin() + 3);
         layer.attention->evaluate(step.attention_out, step.attention_in);
         layer.out->evaluate(step.out_out, step.out_in);
+        if (!layer.out_norm.gamma.empty()) add_normalized(layer.out_norm, step.x, step.out_out[0]);
         layer.mlp->evaluate(step.mlp_out, step.mlp_in);
+        if (!layer.mlp_norm.gamma.empty()) {
+            add_normalized(layer.mlp_norm, step.out_out[0], step.mlp_out[0]);
+        }
     }
     return true;
 }

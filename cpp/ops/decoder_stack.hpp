@@ -13,14 +13,17 @@
 namespace ovfast::ops {
 
 /// One decoder layer: x + out(attention(rope(qkv(norm(x))))), then + mlp(norm(.)). The operations
-/// hold their own weights.
+/// hold their own weights. Norms that only some models have are without a gamma in others.
 struct DecoderLayer {
     std::shared_ptr<QKV> qkv;
     size_t q = 0, k = 0, v = 0;  ///< outputs of qkv
+    RmsNorm q_norm, k_norm;      ///< of each head, before it is turned
     Rope rope;
     std::shared_ptr<PagedAttention> attention;
     std::shared_ptr<FullyConnected> out;
+    RmsNorm out_norm;  ///< of what out gives, before x is added; else out adds x itself
     std::shared_ptr<GatedMLP> mlp;
+    RmsNorm mlp_norm;  ///< the same for mlp
 };
 
 /// Decoder layers one after the other in one node. A plugin spends some 30 us on each node of ours

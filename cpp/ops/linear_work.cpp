@@ -10,10 +10,12 @@ namespace {
 constexpr size_t kManyRows = 24;
 constexpr size_t kPieceBytes = 64 * 1024;
 constexpr size_t kPieceBlocks = 8;
+// Kernels prepare activations once a call, which many columns share.
+constexpr size_t kManyRowsBlocks = 32;
 // From this many rows on, what kernels do once a call (AMX arranges its activations) counts too.
 constexpr size_t kSeveralRows = 5;
-// Two blocks make a pair of 16-column tiles.
-constexpr size_t kManyRowsStep = 2;
+// Tiles have 16-column blocks in twos or fours.
+constexpr size_t kManyRowsStep = 4;
 // A split by rows reads the weights again, so only where columns leave threads idle.
 constexpr size_t kMinSplitRows = 64;
 constexpr size_t kPiecesPerWorker = 4;
@@ -95,8 +97,9 @@ kernels::Activations ActivationBuffers::prepare(const float* x, size_t rows, siz
         if (copy) std::fill(copy + columns, copy + padded, 0.0F);
         if (bf16) vectors.to_bf16(in, columns, bf16 + row * padded);
         if (codes) {
-            vectors.quantize(in, columns, codes + row * padded, scales + row * groups,
-                             sums + row * groups, half_sums + row * groups * 2);
+            vectors.quantize(in, columns, kinds.int8_group, codes + row * padded,
+                             scales + row * groups, sums + row * groups,
+                             half_sums + row * groups * 2);
         }
     };
     if (norm.gamma || f32 || bf16 || codes) {
@@ -113,7 +116,7 @@ kernels::Activations ActivationBuffers::prepare(const float* x, size_t rows, siz
     prepared.rows = rows;
     prepared.columns = columns;
     prepared.padded = padded;
-    prepared.int8 = {codes, scales, sums, half_sums};
+    prepared.int8 = {codes, scales, sums, half_sums, kinds.int8_group};
     prepared.bf16 = bf16;
     prepared.f32 = kinds.f32 && in_place ? x : f32;
     return prepared;
@@ -145,7 +148,7 @@ bool PieceQueue::take(Piece& piece) {
         piece.panel = 0;
         while (block >= panels_[piece.panel].blocks) block -= panels_[piece.panel++].blocks;
         const Panel& panel = panels_[piece.panel];
-        size_t most = kPieceBlocks;
+        size_t most = kManyRowsBlocks;
         if (rows_ < kManyRows) {
             most =
                 std::max(rows_ < kSeveralRows ? 1 : kPieceBlocks, kPieceBytes / panel.block_bytes);

@@ -41,6 +41,7 @@ private:
 /// Which forms of the activations the chosen kernels want.
 struct ActivationKinds {
     bool f32 = false, int8 = false, bf16 = false;
+    size_t int8_group = 32;  ///< columns that share a scale: 32 or 128
     void add(kernels::ActivationKind kind);
 };
 
@@ -82,7 +83,7 @@ struct Piece {
 
 /// Hands out the blocks of all panels. Pieces shrink as the work runs out, so that threads of
 /// unequal speed end together: half of an even share of what is left, at most kPieceBytes of
-/// weights at few rows (but kPieceBlocks from five on), or kPieceBlocks at many (128 columns).
+/// weights at few rows (but kPieceBlocks from five on), or kManyRowsBlocks at many (512 columns).
 class PieceQueue {
 public:
     /// `min_rows`: what the kernels need in one call.

@@ -85,11 +85,31 @@ void PackedOp::verify_weights() const {
 }
 
 void PackedOp::visit_activations(ov::AttributeVisitor& visitor) {
-    std::string text = activations_ == Activations::Exact ? "exact" : "int8";
+    std::string text = to_string(activations_);
     visitor.on_attribute("activations", text);
-    OPENVINO_ASSERT(text == "int8" || text == "exact", get_friendly_name(),
-                    ": activations must be \"int8\" or \"exact\", got \"", text, "\"");
-    activations_ = text == "exact" ? Activations::Exact : Activations::Int8;
+    const auto parsed = parse_activations(text);
+    OPENVINO_ASSERT(parsed, get_friendly_name(),
+                    ": activations must be \"int8\", \"int8_g128\" or \"exact\", got \"", text,
+                    "\"");
+    activations_ = *parsed;
+}
+
+std::optional<Activations> parse_activations(const std::string& text) {
+    if (text == "int8") return Activations::Int8;
+    if (text == "int8_g128") return Activations::Int8Group128;
+    if (text == "exact") return Activations::Exact;
+    return std::nullopt;
+}
+
+const char* to_string(Activations activations) {
+    switch (activations) {
+        case Activations::Int8Group128:
+            return "int8_g128";
+        case Activations::Exact:
+            return "exact";
+        default:
+            return "int8";
+    }
 }
 
 }  // namespace ovfast::ops

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <openvino/op/op.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,12 @@
 // operations.
 namespace ovfast::ops {
 
-/// "int8": activations may be quantized or rounded by the kernels; "exact": f32 throughout.
+/// "int8": activations may be quantized or rounded by the kernels; "int8_g128": the same with a
+/// scale for 128 columns instead of 32; "exact": f32 throughout.
 using Activations = kernels::ActivationPrecision;
+/// Of those texts; nullopt for any other.
+std::optional<Activations> parse_activations(const std::string& text);
+const char* to_string(Activations activations);
 
 /// What the operations share: weights that are checked once, however often the node is cloned.
 class PackedOp : public ov::op::Op {
@@ -144,14 +149,16 @@ private:
 };
 
 /// Rows of a packed matrix: out[..., :] = W[ids[...], :]. Inputs: ids i32 or i64 [...]; packed
-/// [rows, columns]. Output [..., columns]. An id outside [0, rows) throws. Lets an embedding share
-/// its bytes with a tied lm_head.
+/// [rows, columns]; if `halves`, another whose rows are added: the halves of a split matrix
+/// (kernels/split.hpp). Output [..., columns]. An id outside [0, rows) throws. Lets an embedding
+/// share its bytes with a tied lm_head.
 class Embedding : public PackedOp {
 public:
     OPENVINO_OP("Embedding", "ovfast")
     struct Attributes {
         int64_t rows = 0;
         int64_t columns = 0;
+        bool halves = false;
     };
     Embedding() = default;
     Embedding(const ov::OutputVector& inputs, const Attributes& attributes);

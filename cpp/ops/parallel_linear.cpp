@@ -52,6 +52,7 @@ const float* run_gate_and_up(const float* x, size_t rows, size_t columns, const 
     const auto& gate_kernel = kernels::select_linear(job.gate->format(), rows, precision);
     const auto& up_kernel = kernels::select_linear(job.up->format(), rows, precision);
     ActivationKinds kinds;
+    kinds.int8_group = kernels::activation_group(precision);
     kinds.add(gate_kernel.activations);
     kinds.add(up_kernel.activations);
     const auto activations = space.activations.prepare(x, rows, columns, norm, kinds);
@@ -89,6 +90,7 @@ void run_linear_jobs(const float* x, size_t rows, size_t columns, const InputNor
     space.panels.clear();
     space.kernels.clear();
     ActivationKinds kinds;
+    kinds.int8_group = kernels::activation_group(precision);
     size_t min_rows = 1;
     for (size_t i = 0; i < job_count; ++i) {
         const auto& weights = *jobs[i].weights;

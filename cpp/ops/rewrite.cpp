@@ -10,7 +10,7 @@ namespace {
 
 using ov::op::v0::Constant;
 
-/// What an operation of ours became, with the bytes of weights that no layer before it has.
+/// What an operation of ours became, with the bytes of weights that no layer has yet.
 RewrittenLayer describe(const PackedOp& op, const Packer& packer,
                         std::unordered_set<const ov::Node*>& counted) {
     RewrittenLayer layer;
@@ -60,11 +60,16 @@ std::vector<RewrittenLayer> rewrite_to_packed(const std::shared_ptr<ov::Model>& 
     if (options.split_lm_head) split_lm_heads(*model, options);
     model->validate_nodes_and_infer_types();
 
-    std::vector<RewrittenLayer> layers;
-    std::unordered_set<const ov::Node*> counted;
+    std::vector<std::shared_ptr<PackedOp>> ops;
     for (const auto& node : model->get_ordered_ops())
-        if (const auto op = std::dynamic_pointer_cast<PackedOp>(node))
-            layers.push_back(describe(*op, packer, counted));
+        if (auto op = std::dynamic_pointer_cast<PackedOp>(node)) ops.push_back(std::move(op));
+    std::vector<RewrittenLayer> layers(ops.size());
+    std::unordered_set<const ov::Node*> counted;
+    // A matrix belongs to who multiplies by all of it, not to an embedding that takes rows of it.
+    for (const bool embeddings : {false, true})
+        for (size_t i = 0; i < ops.size(); ++i)
+            if (ov::is_type<Embedding>(ops[i]) == embeddings)
+                layers[i] = describe(*ops[i], packer, counted);
     layers.insert(layers.end(), left.begin(), left.end());
     return layers;
 }

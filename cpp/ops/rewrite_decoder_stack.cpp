@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <initializer_list>
 #include <map>
+#include <openvino/op/add.hpp>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/parameter.hpp>
 #include <optional>
@@ -7,6 +9,7 @@
 
 #include "ops/decoder_stack.hpp"
 #include "ops/rewrite_passes.hpp"
+#include "ops/rms_norm.hpp"
 
 namespace ovfast::ops {
 namespace {
@@ -54,6 +57,41 @@ std::shared_ptr<FullyConnected> layer_after(const PagedAttention& attention) {
     return nullptr;
 }
 
+// Whether these operations are all that reads a value.
+bool only_read_by(const Value& value, std::initializer_list<const ov::Node*> readers) {
+    for (const auto& input : value.get_target_inputs()) {
+        if (std::find(readers.begin(), readers.end(), input.get_node()) == readers.end()) {
+            return false;
+        }
+    }
+    return true;
+}
+
+// A layer's result with x added to it.
+struct Sum {
+    Value value;
+    RmsNorm norm;  // of the result, before x is added
+};
+
+// `residual`: the layer itself adds its last input.
+std::optional<Sum> sum_of(const PackedOp& layer, bool residual, const Value& x) {
+    const Value y = const_cast<PackedOp&>(layer).output(0);
+    if (residual) {
+        return layer.input_values().back() == x ? std::optional(Sum{y, {}}) : std::nullopt;
+    }
+    for (const auto& input : x.get_target_inputs()) {
+        ov::Node* add = input.get_node();
+        if (!ov::is_type<ov::op::v1::Add>(add)) continue;
+        const Value normalized = other_input(*add, x);
+        auto norm = find_rms_norm(normalized);
+        if (norm && norm->x == y && normalized.get_partial_shape() == x.get_partial_shape() &&
+            only_consumer(normalized) == add) {
+            return Sum{add->output(0), std::move(*norm)};
+        }
+    }
+    return std::nullopt;
+}
+
 // What two layers' rotations are told apart by without running them: the nodes, their shapes and
 // their small constants. `a` and `b` end at the same place in both.
 class SameGraph {
@@ -92,38 +130,53 @@ private:
 
 class LayerFinder {
 public:
+    struct Found {
+        DecoderLayer layer;
+        Value middle, end;       // after the attention, and after all
+        Value normalized[2][2];  // q and k before and after the norm of heads; empty: none
+    };
+
     explicit LayerFinder(Value positions) : positions_(std::move(positions)) {}
 
-    std::optional<DecoderLayer> find(const std::shared_ptr<PagedAttention>& attention) {
+    std::optional<Found> find(const std::shared_ptr<PagedAttention>& attention) {
         DecoderLayer layer;
         layer.attention = attention;
         layer.qkv = qkv_before(attention->input_value(2));
         layer.out = layer_after(*attention);
-        if (!layer.qkv || !layer.out || !layer.out->attributes().residual) return std::nullopt;
+        if (!layer.qkv || !layer.out) return std::nullopt;
         const Value x = layer.qkv->input_value(0);
-        const size_t last = layer.out->get_input_size() - 1;
-        if (layer.out->input_value(last) != x || !holds_its_weights(*layer.out, last) ||
+        const bool adds_x = layer.out->attributes().residual;
+        auto middle = sum_of(*layer.out, adds_x, x);
+        if (!middle || !holds_its_weights(*layer.out, layer.out->get_input_size() - adds_x) ||
             !holds_its_weights(*layer.qkv, layer.qkv->get_input_size())) {
             return std::nullopt;
         }
-        const Value middle = layer.out->output(0);
-        for (const auto& input : middle.get_target_inputs()) {
+        for (const auto& input : middle->value.get_target_inputs()) {
             const auto mlp = ov::as_type_ptr<GatedMLP>(input.get_node()->shared_from_this());
-            if (!mlp || (layer.mlp && layer.mlp != mlp)) return std::nullopt;
-            layer.mlp = mlp;
+            if (mlp && input.get_index() == 0) layer.mlp = mlp;
         }
-        if (!layer.mlp || !layer.mlp->attributes().residual) return std::nullopt;
-        const size_t residual = layer.mlp->get_input_size() - 1;
-        if (layer.mlp->input_value(0) != middle || layer.mlp->input_value(residual) != middle ||
-            !holds_its_weights(*layer.mlp, residual) || !find_heads(layer)) {
+        if (!layer.mlp) return std::nullopt;
+        const bool adds_middle = layer.mlp->attributes().residual;
+        auto end = sum_of(*layer.mlp, adds_middle, middle->value);
+        if (!end || !holds_its_weights(*layer.mlp, layer.mlp->get_input_size() - adds_middle) ||
+            !only_read_by(middle->value, {layer.mlp.get(), end->value.get_node()}) ||
+            !find_heads(layer)) {
             return std::nullopt;
         }
-        if (!known_ || !same_as_known(layer)) {
-            if (!probe(layer)) return std::nullopt;
-            known_ = layer;
+        layer.out_norm = std::move(middle->norm);
+        layer.mlp_norm = std::move(end->norm);
+        Found found{std::move(layer), std::move(middle->value), std::move(end->value), {}};
+        find_head_norms(found);
+        const auto known = std::find_if(known_.begin(), known_.end(), [&](const Found& other) {
+            return same_heads(other, found);
+        });
+        if (known != known_.end()) {
+            found.layer.rope = known->layer.rope;
+        } else {
+            if (!probe(found)) return std::nullopt;
+            known_.push_back(found);
         }
-        layer.rope = known_->rope;
-        return layer;
+        return found;
     }
 
 private:
@@ -157,25 +210,59 @@ private:
         return true;
     }
 
-    bool same_as_known(const DecoderLayer& layer) const {
-        SameGraph same;
-        const DecoderLayer& known = *known_;
-        same.assume(from(known, known.q), from(layer, layer.q));
-        same.assume(from(known, known.k), from(layer, layer.k));
-        same.assume(from(known, known.v), from(layer, layer.v));
-        same.assume(known.attention->output(0), layer.attention->output(0));
-        return same(to(known, 0), to(layer, 0)) && same(to(known, 1), to(layer, 1)) &&
-               same(to(known, 2), to(layer, 2)) && same(attention_end(known), attention_end(layer));
+    // What heads are normalized by on the way to the attention.
+    void find_head_norms(Found& found) const {
+        DecoderLayer& layer = found.layer;
+        RmsNorm* norms[2] = {&layer.q_norm, &layer.k_norm};
+        const size_t outputs[2] = {layer.q, layer.k};
+        for (size_t which = 0; which < 2; ++which) {
+            std::vector<Value> open{to(layer, which)};
+            std::set<Value> seen;
+            while (!open.empty()) {
+                const Value value = open.back();
+                open.pop_back();
+                if (!seen.insert(value).second || value == from(layer, outputs[which])) continue;
+                auto norm = find_rms_norm(value);
+                if (norm && norm->gamma.size() == layer.attention->attributes().shape.key_size) {
+                    found.normalized[which][0] = norm->x;
+                    found.normalized[which][1] = value;
+                    *norms[which] = std::move(*norm);
+                    break;
+                }
+                for (const Value& input : value.get_node()->input_values()) open.push_back(input);
+            }
+        }
     }
 
-    bool probe(DecoderLayer& layer) const {
+    // Whether heads go the same way, but for the values of their norms.
+    bool same_heads(const Found& a, const Found& b) const {
+        SameGraph same;
+        same.assume(from(a.layer, a.layer.q), from(b.layer, b.layer.q));
+        same.assume(from(a.layer, a.layer.k), from(b.layer, b.layer.k));
+        same.assume(from(a.layer, a.layer.v), from(b.layer, b.layer.v));
+        same.assume(a.layer.attention->output(0), b.layer.attention->output(0));
+        for (size_t which = 0; which < 2; ++which) {
+            const auto& [before, after] = a.normalized[which];
+            const auto& [others_before, others_after] = b.normalized[which];
+            if (!after.get_node() != !others_after.get_node()) return false;
+            if (!after.get_node()) continue;
+            if (!same(before, others_before)) return false;
+            same.assume(after, others_after);
+        }
+        return same(to(a.layer, 0), to(b.layer, 0)) && same(to(a.layer, 1), to(b.layer, 1)) &&
+               same(to(a.layer, 2), to(b.layer, 2)) &&
+               same(attention_end(a.layer), attention_end(b.layer));
+    }
+
+    bool probe(Found& found) const {
+        DecoderLayer& layer = found.layer;
         const auto& shape = layer.attention->attributes().shape;
-        const auto rope =
-            find_rope(from(layer, layer.q), to(layer, 0), positions_, shape.heads, shape.key_size);
+        const auto rope = find_rope(from(layer, layer.q), to(layer, 0), positions_, shape.heads,
+                                    shape.key_size, layer.q_norm);
         if (!rope) return false;
         layer.rope = *rope;
         const auto of_keys = find_rope(from(layer, layer.k), to(layer, 1), positions_,
-                                       shape.kv_heads, shape.key_size);
+                                       shape.kv_heads, shape.key_size, layer.k_norm);
         return of_keys && *of_keys == *rope &&
                passes_through(from(layer, layer.v), to(layer, 2), {}) &&
                passes_through(layer.attention->output(0), attention_end(layer),
@@ -183,7 +270,7 @@ private:
     }
 
     Value positions_;
-    std::optional<DecoderLayer> known_;
+    std::vector<Found> known_;  // one of each kind
 };
 
 }  // namespace
@@ -197,28 +284,36 @@ size_t fuse_decoder_stack(const std::shared_ptr<ov::Model>& model) {
     }
     if (positions.get_node() == nullptr) return 0;
     LayerFinder finder(positions);
-    std::vector<DecoderLayer> layers;
+    std::vector<LayerFinder::Found> found;
     for (const auto& node : model->get_ordered_ops()) {
         const auto attention = ov::as_type_ptr<PagedAttention>(node);
         if (!attention) continue;
-        auto layer = finder.find(attention);
+        auto next = finder.find(attention);
         // GGUF's last layer drops all tokens but those whose logits are wanted: it stays as it is.
-        if (!layer) break;
+        if (!next) break;
         // Between layers, x is read by the next layer alone.
-        if (!layers.empty()) {
-            const Value x = layers.back().mlp->output(0);
-            const auto readers = x.get_target_inputs();
-            if (layer->qkv->input_value(0) != x || readers.size() != 2) break;
+        if (!found.empty()) {
+            const Value& x = found.back().end;
+            const DecoderLayer& layer = next->layer;
+            const ov::Node* adds_x =
+                layer.out_norm.gamma.empty() ? layer.out.get() : next->middle.get_node();
+            if (layer.qkv->input_value(0) != x || !only_read_by(x, {layer.qkv.get(), adds_x})) {
+                break;
+            }
         }
-        layers.push_back(std::move(*layer));
+        found.push_back(std::move(*next));
     }
-    if (layers.empty()) return 0;
-    const auto& first = layers.front().attention;
-    ov::OutputVector inputs{layers.front().qkv->input_value(0), positions};
-    for (size_t i = 3; i < first->get_input_size(); ++i) inputs.push_back(first->input_value(i));
-    const Value end = layers.back().mlp->output(0);
-    const size_t count = layers.size();
+    if (found.empty()) return 0;
+    const auto& first = found.front().layer;
+    ov::OutputVector inputs{first.qkv->input_value(0), positions};
+    for (size_t i = 3; i < first.attention->get_input_size(); ++i) {
+        inputs.push_back(first.attention->input_value(i));
+    }
+    const Value end = found.back().end;
     const auto readers = end.get_target_inputs();
+    std::vector<DecoderLayer> layers;
+    for (auto& next : found) layers.push_back(std::move(next.layer));
+    const size_t count = layers.size();
     const auto stack = std::make_shared<DecoderStack>(inputs, std::move(layers));
     stack->set_friendly_name("decoder_layers");
     for (auto input : readers) input.replace_source_output(stack->output(0));

@@ -1,4 +1,5 @@
 #include <openvino/core/rt_info.hpp>
+#include <openvino/op/constant.hpp>
 #include <openvino/op/convert.hpp>
 #include <openvino/op/result.hpp>
 #include <openvino/opsets/opset13.hpp>
@@ -19,6 +20,25 @@ bool keeps_values(const ov::Node& node) {
            ov::is_type<op::Unsqueeze>(&node) || ov::is_type<op::Convert>(&node);
 }
 
+/// Embeddings from the matrix that the lm_head holds in halves read those, so that it is stored
+/// once. With f16 scales their sum is the very weight: products of 11 bits with less than 9.
+void embed_from_halves(const ov::op::v0::Constant& whole, const ov::Node& head) {
+    const auto weights = kernels::PackedWeights::view(whole.get_data_ptr(), whole.get_byte_size());
+    if (weights.format().scales != kernels::ScaleKind::F16) return;
+    for (const auto& input : whole.output(0).get_target_inputs()) {
+        auto* embedding = ov::as_type<Embedding>(input.get_node());
+        if (embedding == nullptr) continue;
+        auto attributes = embedding->attributes();
+        attributes.halves = true;
+        const auto halves = std::make_shared<Embedding>(
+            ov::OutputVector{embedding->input_value(0), head.input_value(1), head.input_value(2)},
+            attributes);
+        halves->set_friendly_name(embedding->get_friendly_name());
+        ov::copy_runtime_info(embedding->shared_from_this(), halves);
+        replace_output(embedding->output(0), halves->output(0));
+    }
+}
+
 }  // namespace
 
 void split_lm_heads(const ov::Model& model, const RewriteOptions& options) {
@@ -33,6 +53,8 @@ void split_lm_heads(const ov::Model& model, const RewriteOptions& options) {
         if (const auto head = split_to_lm_head(*layer)) {
             ov::copy_runtime_info(layer, head);
             replace_output(layer->output(0), head->output(0));
+            embed_from_halves(*ov::as_type<ov::op::v0::Constant>(layer->get_input_node_ptr(1)),
+                              *head);
         }
     }
 }

@@ -9,6 +9,7 @@
 #include <openvino/op/sqrt.hpp>
 
 #include "ops/rewrite_passes.hpp"
+#include "ops/rms_norm.hpp"
 
 namespace ovfast::ops {
 namespace {
@@ -84,12 +85,6 @@ std::optional<std::pair<Output, float>> beside_number(const ov::Node& node) {
     return std::nullopt;
 }
 
-struct RmsNorm {
-    Output x;
-    float epsilon = 0.0F;
-    std::vector<float> gamma;
-};
-
 /// mean(x^2) over the last dimension -> x.
 std::optional<Output> mean_of_squares(const Output& output) {
     const auto* mean = ov::as_type<ov::op::v1::ReduceMean>(output.get_node());
@@ -138,18 +133,18 @@ std::optional<float> epsilon_of(const std::optional<Output>& variance, const Out
 }
 
 /// x * (1 / sqrt(...)) or x / sqrt(...), without gamma.
-std::optional<RmsNorm> without_gamma(const Output& output) {
+std::optional<FoundNorm> without_gamma(const Output& output) {
     const auto* node = output.get_node();
     if (ov::is_type<ov::op::v1::Divide>(node)) {
         const Output x = node->input_value(0);
         if (const auto epsilon = epsilon_of(under_root(node->input_value(1)), x))
-            return RmsNorm{x, *epsilon, {}};
+            return FoundNorm{{{}, *epsilon}, x};
     }
     if (!ov::is_type<ov::op::v1::Multiply>(node)) return std::nullopt;
     for (const size_t side : {0, 1}) {
         const Output x = node->input_value(side);
         if (const auto epsilon = epsilon_of(under_reciprocal_root(node->input_value(1 - side)), x))
-            return RmsNorm{x, *epsilon, {}};
+            return FoundNorm{{{}, *epsilon}, x};
     }
     return std::nullopt;
 }
@@ -159,33 +154,6 @@ bool scales_last(const ov::PartialShape& shape, size_t values, size_t columns, s
     if (shape.is_dynamic() || shape.size() > rank) return false;
     return values == 1 || (values == columns &&
                            shape[shape.size() - 1].get_length() == static_cast<int64_t>(columns));
-}
-
-std::optional<RmsNorm> rms_norm(const Output& output) {
-    const auto& shape = output.get_partial_shape();
-    if (shape.rank().is_dynamic() || shape.size() == 0 || shape[shape.size() - 1].is_dynamic())
-        return std::nullopt;
-    const auto columns = static_cast<size_t>(shape[shape.size() - 1].get_length());
-    const auto finish = [&](RmsNorm norm, std::vector<float> gamma) -> std::optional<RmsNorm> {
-        // The value must have the shape of x: gamma may have had more dimensions.
-        if (!same_shape(norm.x.get_partial_shape(), shape)) return std::nullopt;
-        if (gamma.size() == 1) gamma.assign(columns, gamma.front());
-        norm.gamma = std::move(gamma);
-        return norm;
-    };
-    // Models whose gammas are all 1 lose them when they are exported.
-    if (auto norm = without_gamma(output)) return finish(std::move(*norm), {1.0F});
-    const auto* node = output.get_node();
-    if (!ov::is_type<ov::op::v1::Multiply>(node)) return std::nullopt;
-    for (const size_t side : {0, 1}) {
-        auto gamma = constant_floats(node->input_value(side));
-        if (!gamma ||
-            !scales_last(node->get_input_partial_shape(side), gamma->size(), columns, shape.size()))
-            continue;
-        if (auto norm = without_gamma(node->input_value(1 - side)))
-            return finish(std::move(*norm), std::move(*gamma));
-    }
-    return std::nullopt;
 }
 
 /// Normalizing again in every reader is cheaper than a node of its own only while they are few.
@@ -207,6 +175,33 @@ std::vector<Layer> reading_layers(const Output& output) {
 }
 
 }  // namespace
+
+std::optional<FoundNorm> find_rms_norm(const Output& output) {
+    const auto& shape = output.get_partial_shape();
+    if (shape.rank().is_dynamic() || shape.size() == 0 || shape[shape.size() - 1].is_dynamic())
+        return std::nullopt;
+    const auto columns = static_cast<size_t>(shape[shape.size() - 1].get_length());
+    const auto finish = [&](FoundNorm norm, std::vector<float> gamma) -> std::optional<FoundNorm> {
+        // The value must have the shape of x: gamma may have had more dimensions.
+        if (!same_shape(norm.x.get_partial_shape(), shape)) return std::nullopt;
+        if (gamma.size() == 1) gamma.assign(columns, gamma.front());
+        norm.gamma = std::move(gamma);
+        return norm;
+    };
+    // Models whose gammas are all 1 lose them when they are exported.
+    if (auto norm = without_gamma(output)) return finish(std::move(*norm), {1.0F});
+    const auto* node = output.get_node();
+    if (!ov::is_type<ov::op::v1::Multiply>(node)) return std::nullopt;
+    for (const size_t side : {0, 1}) {
+        auto gamma = constant_floats(node->input_value(side));
+        if (!gamma ||
+            !scales_last(node->get_input_partial_shape(side), gamma->size(), columns, shape.size()))
+            continue;
+        if (auto norm = without_gamma(node->input_value(1 - side)))
+            return finish(std::move(*norm), std::move(*gamma));
+    }
+    return std::nullopt;
+}
 
 void fold_residuals(const ov::Model& model) {
     for (const auto& add : model.get_ordered_ops()) {
@@ -240,7 +235,7 @@ void fold_norms(const ov::Model& model) {
             continue;
         const auto layers = reading_layers(node->output(0));
         if (layers.empty()) continue;
-        const auto norm = rms_norm(node->output(0));
+        const auto norm = find_rms_norm(node->output(0));
         if (!norm) continue;
         const auto gamma = std::make_shared<Constant>(ov::element::f32,
                                                       ov::Shape{norm->gamma.size()}, norm->gamma);

@@ -269,8 +269,12 @@ OrReason<WeightSource> find_weights(const ov::Output<ov::Node>& weights, bool tr
                       numbers(matrix));
     if (source.shape.size() == 3) {
         const size_t group = source.shape[transposed ? 1 : 2];
-        if (group != source.columns && group != 16 && group % kernels::kChunkColumns != 0)
+        const bool whole_rows = group == source.columns;
+        if (!whole_rows && group != 16 && group % kernels::kChunkColumns != 0)
             return No::no("weights are in groups of " + std::to_string(group));
+        if (!whole_rows && source.columns % kernels::kChunkColumns != 0)
+            return No::no("weights are in groups of " + std::to_string(group) + ", and " +
+                          std::to_string(source.columns) + " columns are no multiple of 32");
     }
     return {std::move(source), ""};
 }

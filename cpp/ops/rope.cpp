@@ -2,20 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
-#include <openvino/core/model.hpp>
-#include <openvino/op/constant.hpp>
 #include <openvino/op/convert.hpp>
-#include <openvino/op/parameter.hpp>
 #include <random>
 
-#include "ops/packed_ops.hpp"
+#include "kernels/linear.hpp"
+#include "ops/subgraph.hpp"
 
 namespace ovfast::ops {
 namespace {
 
 using ov::op::v0::Constant;
-using ov::op::v0::Parameter;
 using Value = ov::Output<ov::Node>;
 
 constexpr size_t kTokens = 5;
@@ -25,8 +21,8 @@ constexpr int64_t kPositions[][kTokens] = {{0, 1, 7, 300, 3001}, {2, 9, 5000, 40
 // The graph may round to f16 or bf16 on the way; cosines of other angles differ by far more.
 constexpr float kTolerance = 0.02F;
 
-// A copy of the graph that leads to a value, as a model whose inputs are the values it begins at.
-class Subgraph {
+// The graph behind some values, for kTokens tokens.
+class Probe {
 public:
     /// Tokens take the place of the first open dimension, 1 that of others.
     void begin_at(const Value& value) {
@@ -38,64 +34,36 @@ public:
             dimension = first ? static_cast<int64_t>(kTokens) : 1;
             first = false;
         }
-        const auto parameter = std::make_shared<Parameter>(value.get_element_type(), shape);
-        parameters_.push_back(parameter);
-        copies_[value] = parameter;
+        parameters_.push_back(graph_.begin_at(value, shape));
     }
 
     /// f32 values of `to` for one tensor for each beginning, in order; nothing when the graph
     /// begins elsewhere too, or does not take inputs of these shapes.
     std::optional<std::vector<float>> run(const Value& to, const ov::TensorVector& inputs) {
         try {
-            return evaluate(to, inputs);
+            const Value copy = graph_.copy(to);
+            if (copy.get_node() == nullptr || parameters_.size() != inputs.size()) {
+                return std::nullopt;
+            }
+            const ov::Model model(
+                ov::OutputVector{std::make_shared<ov::op::v0::Convert>(copy, ov::element::f32)},
+                parameters_);
+            ov::TensorVector outputs{ov::Tensor(ov::element::f32, ov::Shape{0})};
+            if (!model.evaluate(outputs, inputs)) return std::nullopt;
+            const auto* data = outputs[0].data<float>();
+            return std::vector<float>(data, data + outputs[0].get_size());
         } catch (const ov::Exception&) {
             return std::nullopt;
         }
     }
 
-    const std::vector<const Constant*>& constants() const { return constants_; }
+    const std::vector<const Constant*>& constants() const { return graph_.constants(); }
     size_t beginnings() const { return parameters_.size(); }
     const ov::Shape& shape(size_t index) const { return parameters_[index]->get_shape(); }
 
 private:
-    std::optional<std::vector<float>> evaluate(const Value& to, const ov::TensorVector& inputs) {
-        const Value copy = copy_of(to);
-        if (copy.get_node() == nullptr || parameters_.size() != inputs.size()) return std::nullopt;
-        const ov::Model model(
-            ov::OutputVector{std::make_shared<ov::op::v0::Convert>(copy, ov::element::f32)},
-            parameters_);
-        ov::TensorVector outputs{ov::Tensor(ov::element::f32, ov::Shape{0})};
-        if (!model.evaluate(outputs, inputs)) return std::nullopt;
-        const auto* data = outputs[0].data<float>();
-        return std::vector<float>(data, data + outputs[0].get_size());
-    }
-
-    Value copy_of(const Value& value) {
-        const auto known = copies_.find(value);
-        if (known != copies_.end()) return known->second;
-        const auto node = value.get_node_shared_ptr();
-        if (const auto constant = ov::as_type_ptr<Constant>(node)) {
-            constants_.push_back(constant.get());
-            return value;
-        }
-        if (node->get_input_size() == 0 || dynamic_cast<const PackedOp*>(node.get()) != nullptr) {
-            return {};
-        }
-        ov::OutputVector inputs;
-        for (const Value& input : node->input_values()) {
-            inputs.push_back(copy_of(input));
-            if (inputs.back().get_node() == nullptr) return {};
-        }
-        const auto copy = node->clone_with_new_inputs(inputs);
-        for (size_t i = 0; i < node->get_output_size(); ++i) {
-            copies_[node->output(i)] = copy->output(i);
-        }
-        return copy->output(value.get_index());
-    }
-
-    std::map<Value, Value> copies_;
+    Subgraph graph_;
     ov::ParameterVector parameters_;
-    std::vector<const Constant*> constants_;
 };
 
 ov::Tensor random_tensor(const ov::Shape& shape, unsigned seed) {
@@ -106,12 +74,29 @@ ov::Tensor random_tensor(const ov::Shape& shape, unsigned seed) {
     return tensor;
 }
 
-bool close(const std::vector<float>& found, const std::vector<float>& expected) {
+// `scales` are those of the values, over and over.
+bool close(const std::vector<float>& found, const std::vector<float>& expected,
+           const std::vector<float>& scales = {1.0F}) {
     if (found.size() != expected.size()) return false;
     for (size_t i = 0; i < found.size(); ++i) {
-        if (!(std::fabs(found[i] - expected[i]) <= kTolerance)) return false;
+        const float tolerance = kTolerance * scales[i % scales.size()];
+        if (!(std::fabs(found[i] - expected[i]) <= tolerance)) return false;
     }
     return true;
+}
+
+// How large the channels of a head are: those of a pair mix.
+std::vector<float> scales_of(const RmsNorm& norm, const Rope& rope) {
+    if (norm.gamma.empty()) return {1.0F};
+    std::vector<float> scales(norm.gamma.size());
+    for (size_t i = 0; i < scales.size(); ++i) scales[i] = std::fabs(norm.gamma[i]);
+    const size_t half = rope.inv_freq.size();
+    for (size_t i = 0; i < half; ++i) {
+        const size_t a = rope.neighbours ? 2 * i : i;
+        const size_t b = rope.neighbours ? a + 1 : i + half;
+        scales[a] = scales[b] = std::max(scales[a], scales[b]);
+    }
+    return scales;
 }
 
 // Constants that can be the frequencies of a head: positive and not growing.
@@ -141,30 +126,36 @@ void RopeTable::fill(const Rope& rope, const int64_t* positions, size_t count) {
     }
 }
 
-void apply_rope(const Rope& rope, const RopeTable& table, float* x, size_t rows, size_t heads,
+void apply_rope(const Rope& rope, const RopeTable& table, size_t row, float* x, size_t heads,
                 size_t size) {
     const size_t half = rope.inv_freq.size();
-    for (size_t row = 0; row < rows; ++row) {
-        const float* cosines = table.cosines.data() + row * half;
-        const float* sines = table.sines.data() + row * half;
-        for (size_t head = 0; head < heads; ++head, x += size) {
-            const size_t step = rope.neighbours ? 2 : 1;
-            const size_t apart = rope.neighbours ? 1 : half;
-            for (size_t i = 0; i < half; ++i) {
-                float* pair = x + i * step;
-                const float a = pair[0];
-                const float b = pair[apart];
-                pair[0] = a * cosines[i] - b * sines[i];
-                pair[apart] = b * cosines[i] + a * sines[i];
-            }
+    const float* cosines = table.cosines.data() + row * half;
+    const float* sines = table.sines.data() + row * half;
+    const size_t step = rope.neighbours ? 2 : 1;
+    const size_t apart = rope.neighbours ? 1 : half;
+    for (size_t head = 0; head < heads; ++head, x += size) {
+        for (size_t i = 0; i < half; ++i) {
+            float* pair = x + i * step;
+            const float a = pair[0];
+            const float b = pair[apart];
+            pair[0] = a * cosines[i] - b * sines[i];
+            pair[apart] = b * cosines[i] + a * sines[i];
         }
     }
 }
 
+void apply_norm(const RmsNorm& norm, float* x, size_t heads, size_t size) {
+    if (norm.gamma.empty()) return;
+    const auto& vectors = kernels::vector_kernels();
+    for (size_t head = 0; head < heads; ++head, x += size) {
+        vectors.rms_norm(x, norm.gamma.data(), norm.epsilon, size, x);
+    }
+}
+
 std::optional<Rope> find_rope(const Value& from, const Value& to, const Value& positions,
-                              size_t heads, size_t size) {
+                              size_t heads, size_t size, const RmsNorm& norm) {
     constexpr size_t kRuns = std::size(kPositions);
-    Subgraph graph;
+    Probe graph;
     graph.begin_at(from);
     graph.begin_at(positions);
     if (graph.beginnings() != 2 || ov::shape_size(graph.shape(0)) != kTokens * heads * size) {
@@ -183,8 +174,11 @@ std::optional<Rope> find_rope(const Value& from, const Value& to, const Value& p
         RopeTable table;
         table.fill(rope, kPositions[run], kTokens);
         std::vector<float> expected(x.data<float>(), x.data<float>() + x.get_size());
-        apply_rope(rope, table, expected.data(), kTokens, heads, size);
-        return close(turned[run], expected);
+        apply_norm(norm, expected.data(), kTokens * heads, size);
+        for (size_t row = 0; row < kTokens; ++row) {
+            apply_rope(rope, table, row, expected.data() + row * heads * size, heads, size);
+        }
+        return close(turned[run], expected, scales_of(norm, rope));
     };
     for (const Constant* constant : graph.constants()) {
         const auto values = frequencies(*constant, size);
@@ -198,7 +192,7 @@ std::optional<Rope> find_rope(const Value& from, const Value& to, const Value& p
 }
 
 bool passes_through(const Value& from, const Value& to, const ov::OutputVector& others) {
-    Subgraph graph;
+    Probe graph;
     ov::TensorVector inputs;
     graph.begin_at(from);
     for (const Value& other : others) graph.begin_at(other);

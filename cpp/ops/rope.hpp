@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "ops/rms_norm.hpp"
+
 namespace ovfast::ops {
 
 /// Rotary position embedding (RoFormer, arXiv:2104.09864) of heads: pairs of channels are turned by
@@ -25,16 +27,21 @@ struct RopeTable {
     void fill(const Rope& rope, const int64_t* positions, size_t count);
 };
 
-/// Turns x [rows][heads * size] in place.
-void apply_rope(const Rope& rope, const RopeTable& table, float* x, size_t rows, size_t heads,
+/// Turns x [heads][size], the heads of the table's position `row`, in place.
+void apply_rope(const Rope& rope, const RopeTable& table, size_t row, float* x, size_t heads,
                 size_t size);
+
+/// Normalizes each of x [heads][size] in place, if there is a gamma [size].
+void apply_norm(const RmsNorm& norm, float* x, size_t heads, size_t size);
 
 /// Finds out what the graph between `from` (heads as a linear layer gives them, [..., heads *
 /// size]) and `to` (as paged attention takes them, [tokens, heads * size]) does, by running it:
-/// frontends spell rotations in many ways. `positions` is the model's input of positions. Nothing
-/// when it is no rotation that apply_rope() gives as well, to the rounding of f16.
+/// frontends spell rotations in many ways. `positions` is the model's input of positions; `norm` is
+/// what heads are said to be normalized by first. Nothing when it is not what apply_norm() and
+/// apply_rope() give as well, to the rounding of f16.
 std::optional<Rope> find_rope(const ov::Output<ov::Node>& from, const ov::Output<ov::Node>& to,
-                              const ov::Output<ov::Node>& positions, size_t heads, size_t size);
+                              const ov::Output<ov::Node>& positions, size_t heads, size_t size,
+                              const RmsNorm& norm = {});
 
 /// Whether the graph from `from` to `to` only moves dimensions. `others` are values that it may
 /// take shapes of.

@@ -285,6 +285,7 @@ size_t run_screened_linear(const float* x, size_t rows, size_t columns, const In
     const auto& high_kernel = kernels::select_linear(high.format(), rows, precision);
     const auto& low_kernel = kernels::select_linear(low.format(), rows, precision);
     ActivationKinds kinds;
+    kinds.int8_group = kernels::activation_group(precision);
     kinds.add(high_kernel.activations);
     kinds.add(low_kernel.activations);
     bool screened = job.top_k > 0 && rows <= kScreenedRows &&

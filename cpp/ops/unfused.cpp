@@ -120,8 +120,12 @@ private:
     }
 
     ov::OutputVector unfuse(const Embedding& node) {
-        return {std::make_shared<op::Gather>(weights(node, 1), node.input_value(0),
-                                             op::Constant::create(ov::element::i64, {}, {0}))};
+        const auto rows = [&](size_t index) {
+            return std::make_shared<op::Gather>(weights(node, index), node.input_value(0),
+                                                op::Constant::create(ov::element::i64, {}, {0}));
+        };
+        if (!node.attributes().halves) return {rows(1)};
+        return {sum(rows(1), rows(2))};
     }
 
     // A constant that several nodes share is unpacked once.

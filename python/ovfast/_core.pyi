@@ -583,7 +583,7 @@ class EngineOptions:
     @property
     def activation_precision(self) -> str:
         """
-        "int8" or "exact" (f32): of activations in linear layers.
+        "int8", "int8_g128" (one scale for 128 values instead of 32) or "exact" (f32): of activations in linear layers.
         """
     @activation_precision.setter
     def activation_precision(self, arg0: str) -> None: ...

@@ -169,7 +169,7 @@ private:
 class OwnedActivations {
 public:
     OwnedActivations(const std::vector<float>& values, size_t rows, size_t columns,
-                     const VectorKernels& kernels)
+                     const VectorKernels& kernels, size_t group = 32)
         : padded_((columns + 31) / 32 * 32) {
         f32_.assign(rows * padded_, 0.0F);
         codes_.assign(rows * padded_, 0);
@@ -181,14 +181,14 @@ public:
             const float* row = values.data() + m * columns;
             std::copy_n(row, columns, f32_.data() + m * padded_);
             kernels.to_bf16(row, columns, bf16_.data() + m * padded_);
-            kernels.quantize(row, columns, codes_.data() + m * padded_,
+            kernels.quantize(row, columns, group, codes_.data() + m * padded_,
                              scales_.data() + m * padded_ / 32, sums_.data() + m * padded_ / 32,
                              half_sums_.data() + m * padded_ / 16);
         }
         view_.rows = rows;
         view_.columns = columns;
         view_.padded = padded_;
-        view_.int8 = {codes_.data(), scales_.data(), sums_.data(), half_sums_.data()};
+        view_.int8 = {codes_.data(), scales_.data(), sums_.data(), half_sums_.data(), group};
         view_.bf16 = bf16_.data();
         view_.f32 = f32_.data();
     }

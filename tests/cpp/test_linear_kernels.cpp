@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -89,11 +90,12 @@ struct Expected {
 class Problem {
 public:
     Problem(const WeightFormat& format, size_t rows, size_t columns, Pattern pattern,
-            ActivationKind kind)
+            ActivationKind kind, size_t activation_group = 32)
         : plain_(plain_weights(format, rows, columns, pattern, 17)),
           weights_(plain_),
           values_(repeated(activation_values(columns, pattern, 29), columns)),
-          activations_(values_, kMostRows, columns, *all_vector_kernels().front()),
+          activations_(values_, kMostRows, columns, *all_vector_kernels().front(),
+                       activation_group),
           kind_(kind) {
         std::vector<Weight> of_row(columns);
         expected_.resize(kPeriod * rows);
@@ -229,10 +231,11 @@ void PrintTo(const Case& test, std::ostream* out) {
     *out << test.kernel->name << ", " << test.format.text();
 }
 
-/// Every kernel with every format that it supports.
-std::vector<Case> cases() {
+/// Every kernel, or those that take one kind of activations, with every format that it supports.
+std::vector<Case> cases(std::optional<ActivationKind> kind = std::nullopt) {
     std::vector<Case> all;
     for (const LinearKernel* kernel : linear_kernels()) {
+        if (kind && kernel->activations != *kind) continue;
         for (const WeightFormat& format : formats()) {
             if (kernel->supports(format)) all.push_back({kernel, format});
         }
@@ -334,9 +337,34 @@ TEST_P(LinearKernels, LetNothingHideANanOrInfinity) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, LinearKernels, testing::ValuesIn(cases()), [](const auto& test) {
+class Int8Kernels : public LinearKernels {};
+
+// One scale of activations for 128 columns: groups of weights end before, with and behind it.
+TEST_P(Int8Kernels, TakeLongGroupsOfActivations) {
+    size_t runs = 0;
+    for (const auto& [rows, columns] : std::vector<std::pair<size_t, size_t>>{
+             {33, 32}, {33, 160}, {80, 640}, {17, 2048}, {33, 1000}}) {
+        if (!fits(format(), columns)) continue;
+        for (const Pattern pattern : {Pattern::Random, Pattern::AllMax}) {
+            const Problem problem(format(), rows, columns, pattern, kernel().activations, 128);
+            for (const size_t m : {1, 13, 64}) {
+                if (!takes(kernel(), m)) continue;
+                check(kernel(), problem, {0, m, 0, problem.weights().blocks()});
+                if (HasFatalFailure()) return;
+                ++runs;
+            }
+        }
+    }
+    EXPECT_GT(runs, 0U);
+}
+
+std::string case_name(const testing::TestParamInfo<Case>& test) {
     return test_name(std::string(test.param.kernel->name) + " " + test.param.format.text());
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LinearKernels, testing::ValuesIn(cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(All, Int8Kernels, testing::ValuesIn(cases(ActivationKind::Int8)),
+                         case_name);
 
 // ---- The choice --------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "ops/rewrite.hpp"
+#include "ops/unfused.hpp"
 #include "ovfast/error.hpp"
 #include "rewrite_graphs.hpp"
 
@@ -190,6 +191,13 @@ const std::vector<LeftCase> kLeft = {
      [](const Value& x) {
          return linear(x, matrix(product(f16(codes(i8, {24, 8, 8}, -9, 9)), powers({24, 8, 1}))));
      }},
+    {"groups_of_16_that_fill_no_chunk",
+     "weights are in groups of 16, and 48 columns are no multiple of 32",
+     [](const Value& x) {
+         const Value codes_of_16 = f16(codes(i8, {24, 3, 16}, -9, 9));
+         return linear(x, f32(reshape(product(codes_of_16, powers({24, 3, 1})), {24, 48})));
+     },
+     {-1, -1, 48}},
     {"scales_of_columns", "scales are [1, 64] for weights [24, 64]",
      [](const Value& x) {
          return linear(x, f32(product(f16(codes(i8, {24, 64}, -9, 9)), powers({1, 64}))));
@@ -323,8 +331,49 @@ TEST(RewriteWeights, SharesATableWithATiedLayer) {
                 packed[node->get_type_name() == std::string("Embedding")] =
                     node->get_input_node_ptr(1);
         EXPECT_EQ(packed[0], packed[1]);
-        EXPECT_GT(layers[0].packed_bytes, 0U);
-        EXPECT_EQ(layers[1].packed_bytes, 0U);
+        EXPECT_EQ(layers[0].packed_bytes, 0U);
+        EXPECT_GT(layers[1].packed_bytes, 0U);
+    }
+}
+
+TEST(RewriteWeights, EmbedsFromTheHalvesOfATiedLmHead) {
+    constexpr size_t words = 16384;  // the fewest that are split
+    for (const bool exact : {true, false}) {
+        for (const bool symmetric : {true, false}) {
+            // f16 scales in f32, so that the graph rounds nothing.
+            const Value drawn = floats({words, 1}, 0.01F, 0.02F);
+            const Value scales = exact ? f32(folded(f16(drawn))) : drawn;
+            const Value codes_f32 = f32(codes(u8, {words, 64}, 0, 255));
+            const Value zeros =
+                f32(codes(u8, {words, 1}, symmetric ? 128 : 0, symmetric ? 128 : 255));
+            const Value table = product(make<op::Subtract>(codes_f32, zeros), scales);
+            const auto ids = some_ids();
+            const Value rows = embedding(table, ids);
+            const auto graph = model({rows, linear(make<op::Tanh>(rows), table)}, {ids});
+            const auto inputs = some_inputs(graph);
+            const auto expected = evaluate(graph, inputs)[0];
+            const auto layers = rewrite_and_compare(graph, {}, 1e-4F);
+            ASSERT_THAT(operations(graph), ElementsAre("Embedding", "LMHead"));
+            const ov::Node* ours[2] = {};
+            for (const auto& node : graph->get_ops())
+                if (std::dynamic_pointer_cast<ovfast::ops::PackedOp>(node))
+                    ours[node->get_type_name() == std::string("LMHead")] = node.get();
+            if (!exact) {
+                EXPECT_EQ(ours[0]->get_input_size(), 2U);
+                continue;
+            }
+            ASSERT_EQ(ours[0]->get_input_size(), 3U);
+            for (const size_t index : {1, 2})
+                EXPECT_EQ(ours[0]->get_input_node_ptr(index), ours[1]->get_input_node_ptr(index));
+            EXPECT_EQ(evaluate(graph, inputs)[0], expected);
+            EXPECT_EQ(layers[0].format, symmetric
+                                            ? "u4 g64 f16 half-symmetric, u4 g64 f16 symmetric"
+                                            : "u4 g64 f16 f32, u4 g64 f16 symmetric");
+            EXPECT_EQ(layers[0].packed_bytes, 0U);
+            EXPECT_GT(layers[1].packed_bytes, words * 64);
+            ASSERT_EQ(ovfast::ops::unfuse(graph), 2U);
+            EXPECT_EQ(evaluate(graph, inputs)[0], expected);
+        }
     }
 }
 

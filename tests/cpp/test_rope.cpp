@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "ops/rope.hpp"
 #include "rewrite_graphs.hpp"
@@ -32,15 +33,19 @@ struct Graph {
         x = make<op::Parameter>(ov::element::f32, shape);
     }
 
-    /// The halves of each head turned by positions times `inv_freq`.
-    Value turned(const Value& inv_freq) const {
+    using Change = std::function<Value(const Value&)>;
+
+    /// The halves of each head turned by positions times `inv_freq`, after `change`.
+    Value turned(
+        const Value& inv_freq,
+        const Change& change = [](const Value& heads) { return heads; }) const {
         const auto axis = [](int64_t at) { return integers({at}); };
         const Value places =
             make<op::Unsqueeze>(make<op::Convert>(positions, ov::element::f32), axis(1));
         const Value angles = make<op::Unsqueeze>(make<op::Multiply>(places, inv_freq), axis(1));
         const Value cosines = make<op::Cos>(angles);
         const Value sines = make<op::Sin>(angles);
-        const Value heads = make<op::Reshape>(x, integers({-1, kHeads, kSize}), false);
+        const Value heads = change(make<op::Reshape>(x, integers({-1, kHeads, kSize}), false));
         const auto halves =
             std::make_shared<op::Split>(heads, op::Constant::create(ov::element::i64, {}, {2}), 2);
         const Value a = halves->output(0);
@@ -53,8 +58,9 @@ struct Graph {
         return make<op::Reshape>(both, integers({-1, kHeads * kSize}), false);
     }
 
-    std::optional<ovfast::ops::Rope> find(const Value& to) const {
-        return find_rope(x, to, positions, kHeads, kSize);
+    std::optional<ovfast::ops::Rope> find(const Value& to,
+                                          const ovfast::ops::RmsNorm& norm = {}) const {
+        return find_rope(x, to, positions, kHeads, kSize, norm);
     }
 };
 
@@ -82,6 +88,36 @@ TEST(Rope, ThatDependsOnTheLengthIsNone) {
         const Value chosen = make<op::Select>(beyond, inv_freq(1'000'000.0F), inv_freq(10'000.0F));
         EXPECT_FALSE(graph.find(graph.turned(chosen))) << context;
     }
+}
+
+ovfast::ops::RmsNorm norm_of(float least, float step) {
+    ovfast::ops::RmsNorm norm{std::vector<float>(kSize), 0.01F};
+    for (int64_t i = 0; i < kSize; ++i) norm.gamma[i] = least + step * static_cast<float>(i);
+    return norm;
+}
+
+// Channels may be large, and a graph may round them to f16; others beside them are small.
+TEST(Rope, IsFoundBehindTheNormOfHeads) {
+    for (const auto& norm : {norm_of(1.0F, 0.0F), norm_of(-0.1F, 0.02F), norm_of(1.0F, 20.0F)}) {
+        const auto normalized = [&](const Value& heads) {
+            const Value mean =
+                make<op::ReduceMean>(make<op::Multiply>(heads, heads), integers({2}), true);
+            const Value root =
+                make<op::Sqrt>(make<op::Add>(mean, constant(ov::element::f32, {}, {norm.epsilon})));
+            const Value gamma = constant(ov::element::f32, {kSize}, norm.gamma);
+            return f32(f16(make<op::Multiply>(make<op::Divide>(heads, root), gamma)));
+        };
+        const Graph graph({-1, 1});
+        const Value turned = graph.turned(inv_freq(10'000.0F), normalized);
+        EXPECT_TRUE(graph.find(turned, norm));
+        EXPECT_FALSE(graph.find(turned));
+        EXPECT_FALSE(graph.find(turned, norm_of(1.0F, 0.3F)));
+        auto other = norm;
+        other.gamma.back() *= 1.2F;
+        EXPECT_FALSE(graph.find(turned, other));
+    }
+    const Graph plain({-1, 1});
+    EXPECT_FALSE(plain.find(plain.turned(inv_freq(10'000.0F)), norm_of(1.0F, 0.0F)));
 }
 
 TEST(Rope, OfAnotherFormIsNone) {

@@ -52,15 +52,16 @@ struct Quantized {
     std::vector<float> scales, sums, half_sums;
 };
 
-Quantized quantize(const VectorKernels& kernels, const std::vector<float>& in) {
+Quantized quantize(const VectorKernels& kernels, const std::vector<float>& in,
+                   size_t group_columns = 32) {
     Quantized result(in.size());
-    kernels.quantize(in.data(), in.size(), result.codes.data(), result.scales.data(),
+    kernels.quantize(in.data(), in.size(), group_columns, result.codes.data(), result.scales.data(),
                      result.sums.data(), result.half_sums.data());
     return result;
 }
 
 /// The definition in kernels/activations.hpp, written down once more.
-Quantized by_definition(const std::vector<float>& in) {
+Quantized by_definition(const std::vector<float>& in, size_t group_columns) {
     Quantized result(in.size());
     for (size_t g = 0; g < result.padded / 32; ++g) {
         std::vector<float> group(
@@ -69,7 +70,9 @@ Quantized by_definition(const std::vector<float>& in) {
         group.resize(32, 0.0F);
         float max = 0.0F;
         bool finite = true;
-        for (const float x : group) {
+        const size_t first = 32 * g / group_columns * group_columns;
+        for (size_t k = first; k < std::min(first + group_columns, in.size()); ++k) {
+            const float x = in[k];
             if (!std::isfinite(x)) {
                 finite = false;
             } else if (std::fabs(x) > max) {
@@ -108,13 +111,16 @@ void expect_same(const std::vector<float>& found, const std::vector<float>& expe
 }
 
 void expect_by_definition(const VectorKernels& kernels, const std::vector<float>& in) {
-    const Quantized found = quantize(kernels, in);
-    const Quantized expected = by_definition(in);
-    EXPECT_EQ(found.codes, expected.codes);
-    expect_same(found.scales, expected.scales);
-    expect_same(found.sums, expected.sums);
-    expect_same(found.half_sums, expected.half_sums);
-    EXPECT_TRUE(found.guards_intact());
+    for (const size_t group_columns : {32, 128}) {
+        SCOPED_TRACE("groups of " + std::to_string(group_columns));
+        const Quantized found = quantize(kernels, in, group_columns);
+        const Quantized expected = by_definition(in, group_columns);
+        EXPECT_EQ(found.codes, expected.codes);
+        expect_same(found.scales, expected.scales);
+        expect_same(found.sums, expected.sums);
+        expect_same(found.half_sums, expected.half_sums);
+        EXPECT_TRUE(found.guards_intact());
+    }
 }
 
 TEST_P(VectorKernelsTest, QuantizeByTheDefinition) {

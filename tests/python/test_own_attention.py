@@ -87,6 +87,7 @@ def test_alone(model, max_batch_tokens):
     model_dir, oracle = model
     with ovfast.LLM(model_dir, **OWN, max_batch_tokens=max_batch_tokens) as llm:
         assert (llm.info.attention, llm.info.attention_reason) == ("ovfast", "")
+        assert llm.info.fused_layers == Shape().layers - 1  # all but GGUF's last
         assert llm.info.kv_block_tokens == 32
         for prompt in PROMPTS:
             oracle.check(prompt, llm.generate(prompt, **GREEDY))
@@ -186,6 +187,7 @@ def test_sliding_window(tmp_path, architecture, window):
         for max_batch_tokens in (None, 24):
             with ovfast.LLM(model_dir, **attention, max_batch_tokens=max_batch_tokens) as llm:
                 assert llm.info.attention == attention["attention"]
+                assert llm.info.fused_layers == (6 if attention is OWN else 0)
                 answer = llm.generate(prompt, **GREEDY)
             ids = prompt + list(answer.token_ids[:-1])
             expected = log_probabilities(reference.logits(ids))[len(prompt) - 1 :]

@@ -42,7 +42,8 @@ struct OVFAST_API EngineOptions {
     /// is first loaded. "never": a stock directory runs on OpenVINO's own operations.
     std::string packed = "auto";
     /// "int8": activations may be rounded to 8 bits in linear layers, as OpenVINO does by default.
-    /// "exact": they stay f32.
+    /// "int8_g128": the same with one scale for 128 values instead of 32, which is less precise and
+    /// makes prompts faster where the weights have such groups, too. "exact": they stay f32.
     std::string activation_precision = "int8";
     /// "auto": ovfast's own attention, with keys and values in bf16, where processor and model
     /// allow it and no property speaks of a KV cache; else OpenVINO's. "ovfast", "openvino": that
