@@ -102,7 +102,9 @@ class LLM:
             it is first loaded, beside the model or in the cache (``info.packed_dir`` says where).
             "never" runs a stock directory on OpenVINO's own operations.
         activation_precision: "int8" lets linear layers round activations to 8 bits, as OpenVINO
-            does by default; "exact" keeps them f32.
+            does by default; "int8_g128" takes one scale for 128 values instead of 32, which is less
+            precise and faster for long prompts where weights have groups of 128 or more, too;
+            "exact" keeps them f32. None is "int8", unless the model was tuned.
         attention: "ovfast" is our own, which keeps keys and values in bf16; "openvino" is the
             plugin's; "auto" takes ours where processor and model allow it and no property speaks
             of a KV cache (``info.attention`` says which it is, ``info.attention_reason`` why).
@@ -111,7 +113,8 @@ class LLM:
             ones are refused.
         tuned: Options that are not given take what ``ovfast tune`` found to be the fastest for this
             model on this machine, if it was run (the attribute ``tuning``; not with
-            ``packed="never"`` or ``activation_precision="exact"``, which it did not measure).
+            ``packed="never"`` or another ``activation_precision`` than "int8": it did not measure
+            those).
         progress: Show a progress bar while a model is exported or packed.
 
     Raises:
@@ -135,7 +138,7 @@ class LLM:
         max_sequences: int | None = None,
         prefix_caching: bool = True,
         packed: str = "auto",
-        activation_precision: str = "int8",
+        activation_precision: str | None = None,
         attention: str | None = None,
         properties: Mapping[str, Any] | None = None,
         tuned: bool = True,
@@ -150,7 +153,7 @@ class LLM:
             max_sequences=max_sequences,
             prefix_caching=prefix_caching,
             packed=packed,
-            activation_precision=activation_precision,
+            activation_precision="int8" if activation_precision is None else activation_precision,
             attention="auto" if attention is None else attention,
             properties=properties,
         )
@@ -171,6 +174,7 @@ class LLM:
             "num_threads": num_threads,
             "max_batch_tokens": max_batch_tokens,
             "attention": attention,
+            "activation_precision": activation_precision,
         }
         given = [name for name, value in explicit.items() if value is not None]
         self.tuning: dict[str, Any] | None = (

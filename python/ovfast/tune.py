@@ -6,7 +6,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from ovfast.tuning import (
     write_tuning,
 )
 
-__all__ = ["Choice", "Measured", "Round", "Tuned", "choose", "tune"]
+__all__ = ["Choice", "Measured", "Round", "Tuned", "choose", "confirm", "tune"]
 
 _DECODED_IN_SCORE = 128  # tokens
 _LEAST_NOISE = 0.02  # differences below do not survive a change of temperature
@@ -129,10 +129,13 @@ def choose(
     Args:
         option: The option's name.
         default: Its default, one of the values.
-        rounds: For each value; those of all values were taken in turns.
+        rounds: For each value; those of all values were taken in turns. Values that were given up
+            have fewer than the default.
         prompt_tokens: Length of the prompt whose prefill was timed.
     """
-    measured = [Measured.of(value, its, rounds[default]) for value, its in rounds.items()]
+    measured = [
+        Measured.of(value, its, rounds[default][: len(its)]) for value, its in rounds.items()
+    ]
     certain = [one for one in measured if one.gain > one.noise]
     best = max(certain or measured, key=lambda one: one.gain)
     why = f"saves {best.gain:.1%}, noise is {best.noise:.1%}"
@@ -145,14 +148,23 @@ def choose(
     return Choice(option, default, default, 0.0, why, prompt_tokens, measured)
 
 
-def tune(source: str | Path, *, force: bool = False, progress: bool = True) -> Tuned:
+def tune(
+    source: str | Path,
+    *,
+    allow_activation_group: int = 32,
+    force: bool = False,
+    progress: bool = True,
+) -> Tuned:
     """Measure which options run a model fastest on this machine, and store the choice.
 
     Threads, attention, precision and prefill chunk are chosen one after the other. The candidates
-    for an option are loaded together and measured in turns. `LLM` applies the choice from then on.
+    for an option are loaded together and measured in turns, and what wins is compared with the
+    default once more. `LLM` applies the choice from then on.
 
     Args:
         source: A model directory or a GGUF file.
+        allow_activation_group: 128 also tries int8 activations with one scale for 128 values
+            ("int8_g128"), which is less precise than the default, one for 32.
         force: Measure again what was measured before.
         progress: Show a progress bar.
 
@@ -160,18 +172,22 @@ def tune(source: str | Path, *, force: bool = False, progress: bool = True) -> T
         ModelError: The source is no usable model.
         CapacityError: The candidates do not fit into memory together, or the context is too short.
         Error: The cache cannot be written to.
+        ValueError: `allow_activation_group` is neither 32 nor 128.
     """
+    if allow_activation_group not in (32, 128):
+        raise ValueError(f"allow_activation_group is {allow_activation_group}, expected 32 or 128")
     model = ModelDir.check(resolve(source, progress, "auto"))
     if not force:
         stored = read_tuning(model)
-        if stored is not None:
+        if stored is not None and stored.get("activation_group", 32) == allow_activation_group:
             return Tuned(stored, tuning_path(model), True)
     require_writable()
     start = time.perf_counter()
-    choices = _measure_all(model, progress)
+    choices = _measure_all(model, allow_activation_group, progress)
     tuning = {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - start,
+        "activation_group": allow_activation_group,
         "options": {one.option: one.chosen for one in choices if one.chosen != one.default},
         "stages": [asdict(one) for one in choices],
         "holds_for": identity(model),
@@ -179,9 +195,9 @@ def tune(source: str | Path, *, force: bool = False, progress: bool = True) -> T
     return Tuned(tuning, write_tuning(model, tuning), False)
 
 
-def _measure_all(model: ModelDir, progress: bool) -> list[Choice]:
+def _measure_all(model: ModelDir, activation_group: int, progress: bool) -> list[Choice]:
     with _Models(model) as models, Bar(model.path.resolve().name, progress) as bar:
-        stages = _stages(models.load({}, progress))
+        stages = _stages(models.load({}, progress), activation_group)
         chosen: dict[str, Any] = {}
         choices = []
         for number, stage in enumerate(stages):
@@ -197,7 +213,7 @@ def _measure_all(model: ModelDir, progress: bool) -> list[Choice]:
     return choices
 
 
-def _stages(llm: LLM) -> list[_Stage]:
+def _stages(llm: LLM, activation_group: int) -> list[_Stage]:
     host, info = _core.read_host_limits(), llm.info
     if info.max_context < _SHORT_PROMPT + 1 + _DECODED:
         raise CapacityError(
@@ -208,7 +224,7 @@ def _stages(llm: LLM) -> list[_Stage]:
     prompt = min(_LONG_PROMPT, info.max_context - 1)
     # Chunks that hold the whole prompt are all alike.
     chunks = {min(size, prompt): size for size in (*_CHUNKS, chunk)}
-    return [
+    stages = [
         _Stage(
             "num_threads",
             host.threads,
@@ -235,6 +251,10 @@ def _stages(llm: LLM) -> list[_Stage]:
             _LONG_PROMPT,
         ),
     ]
+    if activation_group == 128:
+        values = ["int8", "int8_g128"]
+        stages.append(_Stage("activation_precision", "int8", values, "", _LONG_PROMPT))
+    return stages
 
 
 def _measure_stage(
@@ -254,19 +274,56 @@ def _measure_stage(
     prompt_tokens = min(stage.prompt_tokens, llm.info.max_context - 1)
     vocabulary = range(min(llm.tokenizer.vocab_size, llm.info.vocab_size))
     ids = random.Random(0).choices(vocabulary, k=prompt_tokens)
-    rounds: dict[Any, list[Round]] = {value: [] for value in stage.values}
-    order = list(stage.values)
+    rounds = _take_turns(llms, stage.default, ids, _MOST_ROUNDS, lambda done: show(0.7 * done))
+    choice = choose(stage.option, stage.default, rounds, prompt_tokens)
+    if choice.chosen == stage.default:
+        return choice
+    # Of several that differ by chance alone one seems to win: it has to do so twice.
+    two = {value: llms[value] for value in (stage.default, choice.chosen)}
+    rounds = _take_turns(
+        two, stage.default, ids, _LEAST_ROUNDS, lambda done: show(0.7 + 0.3 * done)
+    )
+    return confirm(choice, choose(stage.option, stage.default, rounds, prompt_tokens))
+
+
+def confirm(first: Choice, second: Choice) -> Choice:
+    """Keep what was chosen only if a second comparison with the default chooses it, too."""
+    if second.chosen == first.chosen:
+        return replace(first, gain=second.gain, why=f"{first.why}; again: {second.why}")
+    why = f"the default stays: {first.chosen} {first.why}; but not again: {second.why}"
+    return replace(first, chosen=first.default, gain=0.0, why=why)
+
+
+def _take_turns(
+    llms: Mapping[Any, LLM],
+    default: Any,
+    ids: Sequence[int],
+    most: int,
+    show: Callable[[float], None],
+) -> dict[Any, list[Round]]:
+    """Measure up to `most` rounds, fewer when they take long; not to the end what cannot win."""
+    rounds: dict[Any, list[Round]] = {value: [] for value in llms}
+    order = list(llms)
     start = time.perf_counter()
-    for done in range(_MOST_ROUNDS + 1):
-        if done > _LEAST_ROUNDS and time.perf_counter() - start > _STAGE_SECONDS:
-            break
+    for done in range(most + 1):
+        if done > _LEAST_ROUNDS:
+            order = [
+                value for value in order if value == default or _may_win(rounds, value, default)
+            ]
+            if len(order) == 1 or time.perf_counter() - start > _STAGE_SECONDS:
+                break
         for place, value in enumerate(order):
             one = _measure(llms[value], ids)
             if done:  # the first inferences also pay for what is made only once
                 rounds[value].append(one)
-            show((done + (place + 1) / len(order)) / (_MOST_ROUNDS + 1))
+            show((done + (place + 1) / len(order)) / (most + 1))
         order.reverse()  # whatever drifts does so for all
-    return choose(stage.option, stage.default, rounds, prompt_tokens)
+    return rounds
+
+
+def _may_win(rounds: Mapping[Any, Sequence[Round]], value: Any, default: Any) -> bool:
+    measured = Measured.of(value, rounds[value], rounds[default])
+    return measured.gain + measured.noise > 0
 
 
 def _measure(llm: LLM, ids: Sequence[int]) -> Round:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tiny_models import ARCHITECTURES, write_gguf
 
 import ovfast
 from ovfast.cache import cache_dir, cached_export
+
+# Shells start background jobs with Ctrl+C ignored, which the processes under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TinyModel = tuple[Path, Path]
 """A GGUF file and the model directory that was made of it."""

@@ -15,9 +15,12 @@ from cli_harness import Ovfast, environment, scripted_process, tiny, wait_for
 from scripted_llm import ScriptedLLM
 from terminal import Terminal
 
+from ovfast import LLM
 from ovfast.cli.chat import chat_command
 from ovfast.cli.options import model_options
 from ovfast.cli.run import run_command
+from ovfast.model_dir import ModelDir
+from ovfast.tuning import write_tuning
 
 HERE = Path(__file__).parent
 
@@ -28,7 +31,8 @@ OPTIONS = """--max-new-tokens 1 --max-length 2 --min-new-tokens 3 --temperature 
     --top-p 0.25 --min-p 0.125 --repetition-penalty 1.5 --presence-penalty -0.5
     --frequency-penalty 0.75 --seed 5 --stop a --stop b --stop-token-id 6 --stop-token-id 7
     --ignore-eos --n 8 --logprobs 0 --device GPU --kv-cache-gb 1.5 --threads 9
-    --max-context 10 --max-batch-tokens 11 --property A=B=C --property D="""
+    --max-context 10 --max-batch-tokens 11 --packed never --activation-precision exact
+    --attention openvino --no-tuned --property A=B=C --property D="""
 
 
 def test_only_given_options_are_passed_on() -> None:
@@ -76,6 +80,10 @@ def test_every_option_arrives_under_the_name_of_the_python_interface() -> None:
         "num_threads": 9,
         "max_context": 10,
         "max_batch_tokens": 11,
+        "packed": "never",
+        "activation_precision": "exact",
+        "attention": "openvino",
+        "tuned": False,
         "properties": {"A": "B=C", "D": ""},
     }
 
@@ -100,6 +108,7 @@ def test_zero_and_false_count_as_given() -> None:
         (["--property", "K=1", "--property", "K=2"], "given twice: 1 and 2"),
         (["--temperature", "hot"], "not a valid float"),
         (["--seed", "1.5"], "not a valid integer"),
+        (["--attention", "mine"], "'mine' is not one of 'auto', 'ovfast', 'openvino'"),
         (["--no-such-option"], "No such option"),
     ],
 )
@@ -118,6 +127,35 @@ def test_help_shows_every_option(scripted: Ovfast, command: str) -> None:
         assert option in result.out
     for option in one_prompt:
         assert (option in result.out) == (command == "run")
+
+
+def test_what_was_tuned_is_applied_unless_refused(
+    ovfast_command: Ovfast, tiny_model_dirs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tiny(tiny_model_dirs)
+    ran: list[LLM] = []
+    generate = LLM.stream
+
+    def remember(llm: LLM, *arguments: Any, **options: Any) -> Any:
+        ran.append(llm)
+        return generate(llm, *arguments, **options)
+
+    monkeypatch.setattr(LLM, "stream", remember)
+    write_tuning(ModelDir.check(directory), {"options": {"attention": "openvino"}})
+    for options in ([], ["--no-tuned"], ["--attention", "auto"]):
+        command = (
+            "run",
+            directory,
+            "hi",
+            "--raw",
+            "--kv-cache-gb",
+            "0.01",
+            "--max-new-tokens",
+            "1",
+        )
+        assert ovfast_command(*command, *options).code == 0
+    applied = [llm.tuning and llm.tuning["applied"] for llm in ran]
+    assert applied == [{"attention": "openvino"}, None, {}]
 
 
 def test_commands_have_their_names() -> None:

@@ -16,7 +16,7 @@ import ovfast.tune
 from ovfast import LLM, _core
 from ovfast.errors import CapacityError, Error
 from ovfast.model_dir import ModelDir
-from ovfast.tune import Choice, Round, choose, tune
+from ovfast.tune import Choice, Round, choose, confirm, tune
 from ovfast.tuning import apply_tuning, read_tuning, tuning_path, write_tuning
 
 OPTIONS = ["num_threads", "attention", "inference_precision", "max_batch_tokens"]
@@ -184,13 +184,94 @@ def test_a_model_is_measured_and_the_result_stored(directory: Path, model: Model
 def test_candidates_take_turns_and_reuse_no_prompt(directory: Path, measured_as: Fake) -> None:
     log = measured_as(small_chunks_are_fast)
     result = tune(directory, progress=False)
-    of_chunks = log[-12:]  # 2 candidates, a warm-up and 5 rounds
+    of_chunks, again = log[-20:-8], log[-8:]  # 2 candidates, a warm-up and 5 rounds, then 3
     candidates = result.tuning["stages"][-1]["candidates"]
     assert [len(one["rounds"]) for one in candidates] == [5, 5]
     turns = [options.get("max_batch_tokens", 512) for options in of_chunks]
     assert turns == [256, 512, 512, 256] * 3
+    assert [options.get("max_batch_tokens", 512) for options in again] == [512, 256, 256, 512] * 2
     assert all(options["prefix_caching"] is False for options in log)
     assert all(options["tuned"] is False for options in log)
+
+
+def test_what_wins_by_chance_does_not_win_again(directory: Path, measured_as: Fake) -> None:
+    small = 0
+
+    def fast_at_first(options: dict[str, Any]) -> float:
+        nonlocal small
+        small += options.get("max_batch_tokens") == 256
+        return 0.5 if options.get("max_batch_tokens") == 256 and small <= 6 else 1.0
+
+    measured_as(fast_at_first)
+    result = tune(directory, progress=False)
+    assert result.tuning["options"] == {}
+    stage = result.tuning["stages"][-1]
+    assert (stage["chosen"], stage["gain"]) == (512, 0)
+    assert stage["why"] == (
+        "the default stays: 256 saves 50.0%, noise is 2.0%; but not again: nothing is faster than "
+        "the default"
+    )
+
+
+def test_the_gain_is_that_of_the_second_comparison() -> None:
+    first = chosen(rounds(1.0, 1.0, 1.0), other=rounds(0.5, 0.5, 0.5))
+    second = chosen(rounds(1.0, 1.0, 1.0), other=rounds(0.9, 0.9, 0.9))
+    choice = confirm(first, second)
+    assert (choice.chosen, choice.gain) == ("other", pytest.approx(0.1))
+    assert choice.why == "saves 50.0%, noise is 2.0%; again: saves 10.0%, noise is 2.0%"
+
+
+def test_what_cannot_win_is_given_up(directory: Path, measured_as: Fake) -> None:
+    measured_as(lambda options: 2.0 if options.get("max_batch_tokens") == 256 else 1.0)
+    stage = tune(directory, progress=False).tuning["stages"][-1]
+    assert {one["value"]: len(one["rounds"]) for one in stage["candidates"]} == {256: 3, 512: 3}
+    assert stage["why"] == "nothing is faster than the default"
+
+
+def test_less_precise_activations_are_tried_only_when_allowed(
+    directory: Path, model: ModelDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(llm: Any, ids: Sequence[int]) -> Round:
+        return Round(0.0, 0.5 if llm.options.get("activation_precision") == "int8_g128" else 1.0)
+
+    info = SimpleNamespace(
+        max_context=512,
+        vocab_size=99,
+        packed_dir=Path("p"),
+        attention="openvino",
+        attention_reason="",
+    )
+    words = SimpleNamespace(vocab_size=99)
+
+    def known(source: Path, **options: Any) -> Any:
+        return SimpleNamespace(options=options, info=info, tokenizer=words, close=lambda: None)
+
+    monkeypatch.setattr(ovfast.tune, "LLM", known)
+    monkeypatch.setattr(ovfast.tune, "_measure", measured)
+    first = tune(directory, progress=False)
+    assert [stage["option"] for stage in first.tuning["stages"]] == OPTIONS
+    assert first.tuning["options"] == {}
+    allowed = tune(directory, allow_activation_group=128, progress=False)
+    assert not allowed.reused  # other candidates than what is stored
+    assert allowed.tuning["options"] == {"activation_precision": "int8_g128"}
+    assert tune(directory, allow_activation_group=128, progress=False).reused
+    assert not tune(directory, progress=False).reused
+    with pytest.raises(ValueError, match="allow_activation_group is 64, expected 32 or 128"):
+        tune(directory, allow_activation_group=64)
+
+
+def test_activations_that_were_tuned_hold_unless_given(model: ModelDir) -> None:
+    store(model, activation_precision="exact")
+    for given in ([], ["activation_precision"]):
+        options = _core.EngineOptions()
+        assert apply_tuning(model, options, given) is not None
+        assert options.activation_precision == ("int8" if given else "exact")
+    with load(model) as llm:
+        assert llm.tuning is not None
+        assert llm.tuning["applied"] == {"activation_precision": "exact"}
+    with load(model, activation_precision="int8") as llm:
+        assert llm.tuning is not None
+        assert llm.tuning["applied"] == {}
 
 
 def test_measuring_computes_the_whole_prompt(model: ModelDir) -> None:
@@ -426,5 +507,6 @@ def test_inspect_tells(directory: Path, measured_as: Fake, ovfast_command: Ovfas
     made = tune(directory, progress=False).tuning["made"]
     said = ovfast_command("inspect", str(directory)).out
     assert f"\nTuned at {made}: batch tokens 256 (saves 50%).\n" in said
+    assert "\n  batch tokens 256: saves 50.0%, noise is 2.0%; again: saves 50.0%, " in said
     said = json.loads(ovfast_command("inspect", str(directory), "--json").out)
     assert said["tuning"]["options"] == {"max_batch_tokens": 256}

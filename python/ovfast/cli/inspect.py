@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ovfast.cli.tune import describe_choices
+from ovfast.cli.tune import describe_choices, explain_choices
 
 if TYPE_CHECKING:
     from ovfast import _core
@@ -80,6 +80,8 @@ def inspect_command(model_dir: Path, with_profile: bool, as_json: bool, no_progr
         click.echo(f"Not tuned: ovfast tune {shlex.quote(str(model_dir))}")
     else:
         click.echo(f"Tuned at {tuning['made']}: {describe_choices(tuning)}.")
+        for line in explain_choices(tuning):
+            click.echo(f"  {line}")
     if profile is not None:
         click.echo(f"\n{format_profile(profile)}")
 

@@ -125,8 +125,16 @@ _ENGINE = {
     ),
     "activation_precision": _option(
         "--activation-precision",
-        type=click.Choice(["int8", "exact"]),
-        help="Of activations in linear layers; the default is int8.",
+        type=click.Choice(["int8", "int8_g128", "exact"]),
+        help="Of activations in linear layers; the default is int8, with a scale for 32 values.",
+    ),
+    "attention": _option(
+        "--attention",
+        type=click.Choice(["auto", "ovfast", "openvino"]),
+        help="Our own, the plugin's, or auto, the default: ours where it can run.",
+    ),
+    "tuned": _option(
+        "--tuned/--no-tuned", help="Apply what `ovfast tune` chose, or not; the default is to."
     ),
     "properties": _option(
         "--property",
@@ -189,7 +197,7 @@ def check_options(engine: dict[str, Any], generation: dict[str, Any]) -> None:
     from ovfast.engine_options import engine_options
 
     try:
-        engine_options(**engine)
+        engine_options(**{name: engine[name] for name in engine if name != "tuned"})
         # The model's own temperature may be above 0: only with it is the rest contradictory.
         _core.SamplingParams(**{"temperature": 1.0, **generation}).validate()
     except (TypeError, ValueError) as error:

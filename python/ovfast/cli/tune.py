@@ -7,18 +7,20 @@ from typing import Any
 
 import click
 
-__all__ = ["describe_choices", "tune_command"]
+__all__ = ["describe_choices", "explain_choices", "tune_command"]
 
 _NAMES = {
     "num_threads": "threads",
     "attention": "attention",
     "inference_precision": "precision",
     "max_batch_tokens": "batch tokens",
+    "activation_precision": "activations",
 }
 _EPILOG = """\b
 Examples:
   ovfast tune model-dir
   ovfast tune model-dir --force      # measure again, say on a quiet machine
+  ovfast tune model-dir --allow-activation-group 128
   ovfast tune model-dir --json
   ovfast inspect model-dir           # also shows what was chosen
 """
@@ -26,24 +28,37 @@ Examples:
 
 @click.command("tune", epilog=_EPILOG)
 @click.argument("model", metavar="MODEL")
+@click.option(
+    "--allow-activation-group",
+    type=click.Choice(["32", "128"]),
+    default="32",
+    help="128: also try one scale for 128 activations, which costs quality.",
+)
 @click.option("--force", is_flag=True, help="Measure again what was measured before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
-def tune_command(model: str, force: bool, as_json: bool, no_progress: bool) -> None:
+def tune_command(
+    model: str, allow_activation_group: str, force: bool, as_json: bool, no_progress: bool
+) -> None:
     """Find the options that run MODEL, a model directory or a GGUF file, fastest here.
 
     Threads, attention, precision and the size of prefill chunks are chosen one after the other.
     Candidates are measured in turns, at least 3 rounds each: the time per output token (TPOT) after
     a short prompt, and the prefill of a prompt of 512 tokens (1024 for the chunks). The best has the
     least score, TPOT x 128 + prefill, in medians; the default stays unless what is saved exceeds
-    the noise: how far the rounds differ in that, and at least 2 %.
+    the noise, how far the rounds differ in that, and at least 2 %; and does so a second time.
 
     The choice is stored in the cache, for this processor, these versions and this model. Loading
     applies it to options that are not given. Without it the defaults hold, which do well.
     """
     from ovfast.tune import tune
 
-    result = tune(model, force=force, progress=not no_progress)
+    result = tune(
+        model,
+        allow_activation_group=int(allow_activation_group),
+        force=force,
+        progress=not no_progress,
+    )
     if as_json:
         click.echo(json.dumps({**result.tuning, "file": str(result.path), "reused": result.reused}))
         return
@@ -68,6 +83,18 @@ def describe_choices(tuning: dict[str, Any]) -> str:
     )
 
 
+def explain_choices(tuning: dict[str, Any]) -> list[str]:
+    """Say for each option what holds and why, a line each."""
+    return [
+        f"{_NAMES[stage['option']]} {_shown(stage['chosen'])}: {stage['why']}"
+        for stage in tuning["stages"]
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "default" if value is None else str(value)
+
+
 def _print(stage: dict[str, Any]) -> None:
     name = _NAMES[stage["option"]]
     if not stage["candidates"]:
@@ -78,7 +105,7 @@ def _print(stage: dict[str, Any]) -> None:
     )
     for one in stage["candidates"]:
         mark = "*" if one["value"] == stage["chosen"] else " "
-        label = f"{mark} {'default' if one['value'] is None else one['value']}"
+        label = f"{mark} {_shown(one['value'])}"
         if one["value"] == stage["default"] and one["value"] is not None:
             label += " (default)"
         click.echo(
