@@ -23,11 +23,14 @@ from all_positions import EXACT, Prefill, read
 from nncf_model import compressed_weights
 from openvino import opset13 as ops
 from texts import texts
+from weight_formats import gguf_weights
 
 from ovfast.ops import kernel_calls, register
 
-_SKIPPED = 4
-_BATCH = 128
+SKIPPED = 4
+"""First positions of each text, which follow from nothing: not compared."""
+_BATCH = 4  # what a core caches
+DYNAMIC = {**EXACT, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
 _GGUF = "GGUF weights in f32"
 _EXACT = "stock, f32, no dynamic quantization"
 _PACKED_EXACT = "ovfast packed, exact"
@@ -51,16 +54,21 @@ class Comparison:
     reference: str
     positions: int
     kl_mean: float
+    kl_error: float
+    """Standard error of the mean, positions taken as independent."""
     kl_p99: float
     top1_agreement: float
     perplexity_ratio: float
 
 
-def _stock(model_dir: Path) -> Callable[[ov.Core], ov.Model]:
+def load_stock(model_dir: Path) -> Callable[[ov.Core], ov.Model]:
+    """Load a stock graph."""
     return lambda core: read(model_dir, core)
 
 
-def _packed(model_dir: Path, activations: str) -> Callable[[ov.Core], ov.Model]:
+def load_packed(model_dir: Path, activations: str) -> Callable[[ov.Core], ov.Model]:
+    """Load a packed graph with activations "int8" or "exact"."""
+
     def load(core: ov.Core) -> ov.Model:
         register(core)
         model = read(model_dir, core)
@@ -74,18 +82,14 @@ def _packed(model_dir: Path, activations: str) -> Callable[[ov.Core], ov.Model]:
     return load
 
 
-def _gguf(model_dir: Path, gguf: Path) -> Callable[[ov.Core], ov.Model]:
+def load_gguf(model_dir: Path, gguf: Path) -> Callable[[ov.Core], ov.Model]:
     """Put the file's own weights into the stock graph, which has some of them rounded."""
 
     def load(core: ov.Core) -> ov.Model:
-        from gguf import GGUFReader, dequantize
-
-        tensors = {f"weight.weight_{tensor.name}": tensor for tensor in GGUFReader(gguf).tensors}
         model = read(model_dir, core)
+        weights = gguf_weights(gguf)
         for name, (_, takers) in compressed_weights(model).items():
-            tensor = tensors[name]
-            weight = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
-            constant = ops.constant(weight, shared_memory=True)
+            constant = ops.constant(weights[name], shared_memory=True)
             for taker in takers:
                 taker.replace_source_output(constant.output(0))
         return model
@@ -96,24 +100,23 @@ def _gguf(model_dir: Path, gguf: Path) -> Callable[[ov.Core], ov.Model]:
 def ways(stock: Path, packed: Path | None, gguf: Path | None) -> list[Way]:
     """References first."""
     truth = _GGUF if gguf else _EXACT
-    made = [Way(_GGUF, _gguf(stock, gguf), EXACT, ())] if gguf else []
-    dynamic = {**EXACT, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
+    made = [Way(_GGUF, load_gguf(stock, gguf), EXACT, ())] if gguf else []
     made += [
-        Way(_EXACT, _stock(stock), EXACT, (truth,)),
-        Way("stock, f32, dynamic quantization 32", _stock(stock), dynamic, (_EXACT, truth)),
-        Way("stock, plugin's defaults", _stock(stock), {}, (_EXACT, truth)),
+        Way(_EXACT, load_stock(stock), EXACT, (truth,)),
+        Way("stock, f32, dynamic quantization 32", load_stock(stock), DYNAMIC, (_EXACT, truth)),
+        Way("stock, plugin's defaults", load_stock(stock), {}, (_EXACT, truth)),
     ]
     if packed:
         # A precision hint is for the operations around ours, which take and give f32.
         made += [
-            Way(_PACKED_EXACT, _packed(packed, "exact"), EXACT, (truth,)),
+            Way(_PACKED_EXACT, load_packed(packed, "exact"), EXACT, (truth,)),
             Way(
                 "ovfast packed, int8 activations",
-                _packed(packed, "int8"),
+                load_packed(packed, "int8"),
                 EXACT,
                 (_PACKED_EXACT, truth),
             ),
-            Way("ovfast packed, plugin's defaults", _packed(packed, "int8"), {}, (truth,)),
+            Way("ovfast packed, plugin's defaults", load_packed(packed, "int8"), {}, (truth,)),
         ]
     return made
 
@@ -124,12 +127,12 @@ def run(way: Way, ids: list[list[int]], chunk: int, file: Path) -> np.memmap:
     model = way.load(core)
     vocabulary = model.output("logits").get_partial_shape()[2].get_length()
     prefill = Prefill(model, way.properties, core)
-    rows = sum(len(text) - _SKIPPED for text in ids)
+    rows = sum(len(text) - SKIPPED for text in ids)
     logits = np.memmap(file, np.float32, "w+", shape=(rows, vocabulary))
     first = 0
     for text in ids:
-        last = first + len(text) - _SKIPPED
-        logits[first:last] = prefill(text, chunk)[_SKIPPED:]
+        last = first + len(text) - SKIPPED
+        logits[first:last] = prefill(text, chunk)[SKIPPED:]
         first = last
     return logits
 
@@ -164,6 +167,7 @@ def compare(
         reference=reference,
         positions=len(logits),
         kl_mean=float(all_divergence.mean()),
+        kl_error=float(all_divergence.std() / np.sqrt(len(all_divergence))),
         kl_p99=float(np.percentile(all_divergence, 99)),
         top1_agreement=float(np.concatenate(agrees).mean()),
         perplexity_ratio=float(np.exp(np.concatenate(lost).mean())),
@@ -202,8 +206,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="without .md and .json")
     arguments = parser.parse_args()
 
-    ids = texts(arguments.stock, arguments.positions, skipped=_SKIPPED)
-    following = np.concatenate([[*text[_SKIPPED + 1 :], -1] for text in ids])
+    ids = texts(arguments.stock, arguments.positions, skipped=SKIPPED)
+    following = np.concatenate([[*text[SKIPPED + 1 :], -1] for text in ids])
     chosen = ways(arguments.stock, arguments.packed, arguments.gguf)
     references = {name for way in chosen for name in way.references}
     comparisons: list[Comparison] = []
