@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/pack.hpp"
+#include "ops/spill_file.hpp"
 
 namespace ovfast::ops {
 
@@ -37,6 +38,8 @@ struct RewriteOptions {
     /// The lm_head's weights become two halves (lm_head.hpp): faster where only the most probable
     /// words are asked for.
     bool split_lm_head = true;
+    /// Where packed constants lie; none: in memory. Optional.
+    std::shared_ptr<SpillFile> spill;
     /// Fraction done and the layer's name; false cancels (throws ovfast::Error).
     std::function<bool(double, const std::string&)> progress;
 };

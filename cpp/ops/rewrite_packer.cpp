@@ -21,11 +21,12 @@ constexpr size_t kSpareBytes = 64;
 constexpr size_t kPieceRows = 4096;
 
 std::shared_ptr<Constant> empty_constant(const kernels::WeightFormat& format, size_t rows,
-                                         size_t columns) {
+                                         size_t columns, SpillFile* spill) {
     const size_t used = kernels::packed_bytes(format, rows, columns);
     const size_t bytes = used + kSpareBytes;
     const size_t allocated = (bytes + 63) / 64 * 64;
-    std::shared_ptr<void> memory(std::aligned_alloc(64, allocated), std::free);
+    std::shared_ptr<void> memory = spill != nullptr ? spill->allocate(allocated) : nullptr;
+    if (!memory) memory = {std::aligned_alloc(64, allocated), std::free};
     if (!memory) throw std::bad_alloc();
     std::memset(static_cast<std::byte*>(memory.get()) + used, 0, kSpareBytes);
     return std::make_shared<Constant>(ov::element::u8, ov::Shape{bytes}, memory.get(), memory);
@@ -36,9 +37,10 @@ std::byte* bytes_of(Constant& constant) {
     return static_cast<std::byte*>(const_cast<void*>(constant.get_data_ptr()));
 }
 
-std::shared_ptr<Constant> pack_constant(const PlainWeights& plain) {
-    const auto constant = empty_constant(plain.format, plain.rows, plain.columns);
+std::shared_ptr<Constant> pack_constant(const PlainWeights& plain, SpillFile* spill = nullptr) {
+    const auto constant = empty_constant(plain.format, plain.rows, plain.columns, spill);
     kernels::pack(plain, bytes_of(*constant));
+    if (spill != nullptr) spill->let_go(constant->get_data_ptr(), constant->get_byte_size());
     return constant;
 }
 
@@ -65,7 +67,7 @@ std::shared_ptr<Constant> pack_pieces(const WeightSource& source, const RewriteO
         check_piece(source.name, *plain, piece);
         if (first == 0) {
             format = plain->format;
-            constant = empty_constant(format, source.rows, source.columns);
+            constant = empty_constant(format, source.rows, source.columns, options.spill.get());
             kernels::write_header(format, source.rows, source.columns, bytes_of(*constant));
             block_bytes = kernels::packed_bytes(format, kernels::kBlockRows, source.columns) -
                           sizeof(kernels::PackedHeader);
@@ -168,8 +170,9 @@ OrReason<Packer::Constants> Packer::pack_new(const WeightSource& source,
     size_t first = 0;
     for (const size_t count : row_counts) {
         const auto constant =
-            shared(count == source.rows ? pack_constant(*plain.value)
-                                        : pack_constant(rows_of(*plain.value, first, count)));
+            shared(count == source.rows
+                       ? pack_constant(*plain.value, options_.spill.get())
+                       : pack_constant(rows_of(*plain.value, first, count), options_.spill.get()));
         source_bytes_.emplace(constant.get(), source.bytes() * count / source.rows);
         constants.push_back(constant);
         first += count;

@@ -36,12 +36,18 @@ std::optional<kernels::PackedWeights> find_packed(const char* data, size_t bytes
 /// wrote before. Lengths never change, so the offsets in the xml hold.
 class AligningBuffer : public std::streambuf {
 public:
-    explicit AligningBuffer(FileSink& sink) : sink_(sink) {}
+    AligningBuffer(FileSink& sink, const Passed& passed) : sink_(sink), passed_(passed) {}
 
     const std::vector<PackedSegment>& segments() const { return segments_; }
 
 protected:
     std::streamsize xsputn(const char* data, std::streamsize count) override {
+        const std::streamsize written = put(data, count);
+        if (passed_) passed_(data, static_cast<size_t>(count));
+        return written;
+    }
+
+    std::streamsize put(const char* data, std::streamsize count) {
         const auto bytes = static_cast<size_t>(count);
         const auto packed = find_packed(data, bytes);
         if (!packed) return sink_.sputn(data, count);
@@ -72,6 +78,7 @@ protected:
 
 private:
     FileSink& sink_;
+    const Passed& passed_;
     std::vector<PackedSegment> segments_;
 };
 
@@ -79,10 +86,11 @@ private:
 
 std::vector<PackedSegment> write_model(const std::shared_ptr<ov::Model>& model,
                                        const std::filesystem::path& out_dir,
-                                       const std::function<void(uint64_t)>& written) {
+                                       const std::function<void(uint64_t)>& written,
+                                       const Passed& passed) {
     FileSink bin_sink(out_dir / "openvino_model.bin", written);
     FileSink xml_sink(out_dir / "openvino_model.xml", {});
-    AligningBuffer aligning(bin_sink);
+    AligningBuffer aligning(bin_sink, passed);
     std::ostream bin(&aligning);
     std::ostringstream xml;
     // Makes the stream pass on what the sink throws, instead of just noting a failure.

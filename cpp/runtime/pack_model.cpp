@@ -25,6 +25,9 @@ namespace fs = std::filesystem;
 // Of packing a directory: reading is nothing, since the file is only mapped.
 constexpr double kRewritten = 0.7;
 
+// Of a model's constants, bytes; larger ones wait on disk until they are written.
+constexpr uint64_t kMostInMemory = 1'000'000'000;
+
 /// Gives the memory of a model's constants back as soon as nobody else refers to them. Freeing them
 /// is not enough: the GGUF frontend keeps all of them in one buffer, and a mapped file stays
 /// mapped.
@@ -124,11 +127,13 @@ std::shared_ptr<ov::Model> read_model(ov::Core& core, const fs::path& model_dir)
 }
 
 PackManifest pack_in_memory(const std::shared_ptr<ov::Model>& model, const Progress& progress,
-                            decltype(ops::RewriteOptions::source) source) {
+                            decltype(ops::RewriteOptions::source) source,
+                            std::shared_ptr<ops::SpillFile> spill) {
     PackManifest manifest;
     manifest.source_bytes = constant_bytes(*model);
     ops::RewriteOptions options;
     options.source = std::move(source);
+    options.spill = std::move(spill);
     SourceConstants constants(*model);
     options.progress = [&](double fraction, const std::string&) {
         constants.release();
@@ -139,14 +144,22 @@ PackManifest pack_in_memory(const std::shared_ptr<ov::Model>& model, const Progr
     return manifest;
 }
 
+std::shared_ptr<ops::SpillFile> spill_for(const ov::Model& model, const fs::path& directory) {
+    if (constant_bytes(model) < kMostInMemory) return nullptr;
+    return std::make_shared<ops::SpillFile>(directory);
+}
+
 void write_packed(const std::shared_ptr<ov::Model>& model, PackManifest& manifest,
-                  const fs::path& out_dir, const Progress& progress) {
+                  const fs::path& out_dir, const Progress& progress, const ops::SpillFile* spill) {
     // The xml is small beside the weights; 1 % and 16 MB cover it for every size of model.
     const uint64_t expected = constant_bytes(*model);
     check_free_space(out_dir, expected + expected / 100 + 16'000'000);
-    manifest.segments = write_model(model, out_dir, [&](uint64_t bytes) {
+    const auto written = [&](uint64_t bytes) {
         const double share = static_cast<double>(bytes) / static_cast<double>(expected);
         report(progress, std::min(share, 1.0), "writing the model");
+    };
+    manifest.segments = write_model(model, out_dir, written, [&](const void* data, size_t bytes) {
+        if (spill != nullptr) spill->let_go(data, bytes);
     });
     manifest.describe(out_dir);
     manifest.write(out_dir);
@@ -187,9 +200,10 @@ PackReport pack_model(const fs::path& model_dir, const fs::path& out_dir,
     report(progress, 0.0, "reading the model");
     ov::Core core;
     auto model = read_model(core, model_dir);
-    PackManifest manifest = pack_in_memory(model, part_of(progress, 0.0, kRewritten));
+    const auto spill = spill_for(*model, out_dir);
+    PackManifest manifest = pack_in_memory(model, part_of(progress, 0.0, kRewritten), {}, spill);
     if (manifest.packs())
-        write_packed(model, manifest, out_dir, part_of(progress, kRewritten, 1.0));
+        write_packed(model, manifest, out_dir, part_of(progress, kRewritten, 1.0), spill.get());
     model.reset();
     ::malloc_trim(0);
     report(progress, 1.0, "written");

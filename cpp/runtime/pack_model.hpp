@@ -16,13 +16,19 @@ namespace ovfast {
 std::shared_ptr<ov::Model> read_model(ov::Core& core, const std::filesystem::path& model_dir);
 
 /// Rewrites a model in memory to operations on packed weights; tells what became of each layer.
-/// `source` as in ops::RewriteOptions, `progress` from 0 to 1 or none.
+/// `source` and `spill` as in ops::RewriteOptions, `progress` from 0 to 1 or none.
 PackManifest pack_in_memory(const std::shared_ptr<ov::Model>& model, const Progress& progress,
-                            decltype(ops::RewriteOptions::source) source = {});
+                            decltype(ops::RewriteOptions::source) source = {},
+                            std::shared_ptr<ops::SpillFile> spill = nullptr);
+
+/// A place in `directory` for a packed model that is too large to lie in memory; null for others.
+std::shared_ptr<ops::SpillFile> spill_for(const ov::Model& model,
+                                          const std::filesystem::path& directory);
 
 /// Writes what pack_in_memory() made. `progress` from 0 to 1.
 void write_packed(const std::shared_ptr<ov::Model>& model, PackManifest& manifest,
-                  const std::filesystem::path& out_dir, const Progress& progress);
+                  const std::filesystem::path& out_dir, const Progress& progress,
+                  const ops::SpillFile* spill = nullptr);
 
 /// Reads a packed directory for use: every byte is checked. Throws ModelError.
 std::shared_ptr<ov::Model> read_packed(ov::Core& core, const std::filesystem::path& model_dir,
