@@ -8,42 +8,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-EXACT = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "KV_CACHE_PRECISION": "f32",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
-}
+from ovfast.evaluate.logits import EXACT, keep_all_positions
 
-
-def keep_all_positions(model: ov.Model) -> int:
-    """Let a graph that goes on with the last position only go on with all; how many cuts it had.
-
-    Graphs from GGUF gather the last position before the last layer's MLP, with an index that they
-    compute from the shape of input_ids. What comes after treats rows alike.
-    """
-    only_shape: dict[str, bool] = {}
-    cuts = []
-    for node in model.get_ordered_ops():
-        kind = node.get_type_name()
-        sources = [value.get_source_output().get_node().get_name() for value in node.inputs()]
-        only_shape[node.get_name()] = kind in ("Constant", "ShapeOf") or (
-            bool(sources) and all(only_shape[source] for source in sources)
-        )
-        if (
-            kind == "Gather"
-            and only_shape[sources[1]]
-            and node.input_value(1).get_node().get_type_name() != "Constant"
-            and not only_shape[sources[0]]
-        ):
-            cuts.append(node)
-    for cut in cuts:
-        count = ops.gather(ops.shape_of(cut.input_value(0)), ops.constant(0), ops.constant(0))
-        every = ops.range(ops.constant(np.int64(0)), count, ops.constant(np.int64(1)), "i64")
-        rows = ops.reshape(every, ops.constant(np.array([-1, 1], np.int64)), False)
-        cut.input(1).replace_source_output(rows.output(0))
-    if cuts:
-        model.validate_nodes_and_infer_types()
-    return len(cuts)
+__all__ = ["EXACT", "Prefill", "read", "split_lm_head"]
 
 
 def split_lm_head(model: ov.Model) -> tuple[ov.Model, ov.Model]:

@@ -11,58 +11,7 @@ from pathlib import Path
 import openvino as ov
 
 from ovfast._openvino import tokenizers_extension
-
-_MODULES = [
-    "argparse",
-    "ast",
-    "calendar",
-    "collections",
-    "configparser",
-    "csv",
-    "dataclasses",
-    "datetime",
-    "decimal",
-    "difflib",
-    "doctest",
-    "email.message",
-    "enum",
-    "fractions",
-    "ftplib",
-    "functools",
-    "heapq",
-    "http.client",
-    "inspect",
-    "ipaddress",
-    "json.decoder",
-    "logging",
-    "mailbox",
-    "optparse",
-    "os",
-    "pathlib",
-    "pickle",
-    "platform",
-    "random",
-    "shutil",
-    "smtplib",
-    "socket",
-    "ssl",
-    "statistics",
-    "string",
-    "subprocess",
-    "tarfile",
-    "tempfile",
-    "textwrap",
-    "threading",
-    "tokenize",
-    "traceback",
-    "typing",
-    "unittest.case",
-    "unittest.mock",
-    "urllib.parse",
-    "urllib.request",
-    "uuid",
-    "zipfile",
-]
+from ovfast.evaluate.corpus import PYTHON_MODULES
 
 
 class PromptSource:
@@ -83,6 +32,6 @@ class PromptSource:
 
     @cached_property
     def _lines(self) -> list[str]:
-        sources = (inspect.getsource(import_module(name)) for name in _MODULES)
+        sources = (inspect.getsource(import_module(name)) for name in PYTHON_MODULES)
         lines = "\n".join(sources).splitlines(keepends=True)
         return [line for line in lines if line.strip()]
