@@ -4,8 +4,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= $(shell nproc)
-# What tests and linters need on top of the package. Add `torch` to compare logits with PyTorch.
-TEST_EXTRAS ?= test,dev
+# What tests and linters need on top of the package; tests of missing extras are skipped. `torch`
+# and `training` bring PyTorch, `harness` lm-evaluation-harness.
+TEST_EXTRAS ?= test,dev,quantize,evaluate,convert
 # Peers to compare with. Add `llamacpp` for llama-cpp-python, which compiles for minutes.
 BENCH_EXTRAS ?= test,bench,peers
 # 0 leaves out the tests that run the demo model (a download of 491 MB).
@@ -76,6 +77,10 @@ demo-model: $(build_stamp) ## Download the demo model into the cache, print wher
 demo: $(build_stamp) ## Everything from nothing to a first answer and its report
 	model="$$($(py) tools/demo_model.py)" && \
 	    ovfast run "$$model" "$(DEMO_PROMPT)" --max-new-tokens 128
+
+.PHONY: optimum-environment
+optimum-environment: $(build_stamp) ## Make the environment that exports through Optimum Intel (tests use it)
+	@$(py) tools/optimum_environment.py
 
 .PHONY: test
 test: ## Run every test

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ovfast import _core as _core
     from ovfast._core import EngineInfo, SamplingParams
+    from ovfast.convert import convert
     from ovfast.doctor import diagnose
     from ovfast.errors import CapacityError, Error, ModelError
+    from ovfast.evaluate import evaluate
     from ovfast.export import export
     from ovfast.llm import LLM, TextStream
+    from ovfast.quantize import quantize
     from ovfast.results import Answer, Generation, GenerationMetrics
 
     __version__: str
@@ -38,8 +41,11 @@ __all__ = [
     "TextStream",
     "__version__",
     "cmake_dir",
+    "convert",
     "diagnose",
+    "evaluate",
     "export",
+    "quantize",
 ]
 
 # Name -> where it lives: (module, attribute).
@@ -54,8 +60,11 @@ _LAZY = {
     "ModelError": ("ovfast.errors", "ModelError"),
     "EngineInfo": ("ovfast._core", "EngineInfo"),
     "SamplingParams": ("ovfast._core", "SamplingParams"),
+    "convert": ("ovfast.convert", "convert"),
     "diagnose": ("ovfast.doctor", "diagnose"),
+    "evaluate": ("ovfast.evaluate", "evaluate"),
     "export": ("ovfast.export", "export"),
+    "quantize": ("ovfast.quantize", "quantize"),
     "__version__": ("ovfast._build", "VERSION"),
 }
 

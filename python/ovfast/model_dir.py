@@ -22,7 +22,7 @@ PACKED_OPERATION = b' version="ovfast"'
 _MODEL = "openvino_model"
 _TOKENIZERS = ("openvino_tokenizer", "openvino_detokenizer")
 # What an export in progress leaves in its directory.
-_UNFINISHED = (".ovfast-partial", ".ovfast-complete", ".ovfast-moving")
+_UNFINISHED = (".ovfast-partial", ".ovfast-complete", ".ovfast-moving", ".ovfast-resume")
 _SHOWN_FILES = 5
 
 # The IR's XML is megabytes of one known writer: searching its bytes takes milliseconds where a
@@ -190,13 +190,8 @@ def _advice(path: Path) -> str:
         one = "the file itself" if len(ggufs) == 1 else "one of the files themselves"
         return f"Give {one}: {shown}{more}"
     if any(any(path.glob(pattern)) for pattern in ("*.safetensors", "pytorch_model*.bin")):
-        name = shlex.quote(str(path))
-        output = shlex.quote(f"{path.resolve().name}-openvino")
-        return (
-            "It holds a PyTorch model; convert it with: optimum-cli export openvino "
-            f"--model {name} --task text-generation-with-past {output} "
-            "(package optimum-intel[openvino])"
-        )
+        name, output = shlex.quote(str(path)), shlex.quote(f"{path.resolve().name}-openvino")
+        return f"It holds a Hugging Face model; convert it with: ovfast export {name} -o {output}"
     return ""
 
 

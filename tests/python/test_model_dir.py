@@ -101,8 +101,8 @@ def test_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("model-00001-of-00002.safetensors", "--model '{}' --task text-generation-with-past "),
-        ("pytorch_model.bin", "optimum-cli export openvino --model '{}'"),
+        ("model-00001-of-00002.safetensors", "ovfast export '{}' -o '"),
+        ("pytorch_model.bin", "ovfast export '{}'"),
         ("x.gguf", "Give the file itself: '{}/x.gguf'"),
     ],
 )

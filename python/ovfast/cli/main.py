@@ -15,6 +15,9 @@ __all__ = ["cli", "main"]
 # Name -> (module, attribute, one line of help). Help for all of them must not import any.
 _COMMANDS = {
     "export": ("ovfast.cli.export", "export_command", "Convert a model into a model directory."),
+    "convert": ("ovfast.cli.convert", "convert_command", "Convert a model of another framework."),
+    "quantize": ("ovfast.cli.quantize", "quantize_command", "Compress a model's weights."),
+    "eval": ("ovfast.cli.eval", "eval_command", "Measure a model, alone or beside another."),
     "pack": ("ovfast.cli.pack", "pack_command", "Pack the weights of a model directory."),
     "inspect": ("ovfast.cli.inspect", "inspect_command", "Show how a model's layers are stored."),
     "tune": ("ovfast.cli.tune", "tune_command", "Find the fastest options for this machine."),

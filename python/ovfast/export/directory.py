@@ -18,7 +18,7 @@ from ovfast.export.target import check_target
 from ovfast.model_dir import PACK_MANIFEST, ModelDir
 from ovfast.progress import Bar
 
-__all__ = ["export_directory"]
+__all__ = ["describe_model", "export_directory", "is_model_file", "link_or_copy"]
 
 _PACKED_FILES = ("openvino_model.xml", "openvino_model.bin", PACK_MANIFEST)
 # Where the file system has no links or the directories lie on two of them.
@@ -71,14 +71,14 @@ def _take(source: Path, out_dir: Path, packed: bool, bar: Bar) -> None:
     with Staging(out_dir) as staging:
         try:
             manifest = read_manifest(source)
-            origin = manifest["source"] if manifest else _describe(source)
+            origin = manifest["source"] if manifest else describe_model(source)
             steps = list(manifest["steps"]) if manifest else []
             notes = list(manifest.get("notes", [])) if manifest else []
             report = _core.pack_model(source, staging.path, bar.show) if packed else None
             for file in sorted(source.iterdir()):
-                if not _is_model_file(file) or (staging.path / file.name).exists():
+                if not is_model_file(file) or (staging.path / file.name).exists():
                     continue
-                _link_or_copy(file, staging.path / file.name)
+                link_or_copy(file, staging.path / file.name)
             if report is not None:
                 steps.append(step("pack", ("openvino",), model=_fingerprint(source)))
                 notes += report.notes
@@ -93,7 +93,8 @@ def _take(source: Path, out_dir: Path, packed: bool, bar: Bar) -> None:
             raise Error(f"cannot write '{out_dir}': {error.strerror}") from error
 
 
-def _link_or_copy(file: Path, target: Path) -> None:
+def link_or_copy(file: Path, target: Path) -> None:
+    """Make `target` the same file, or another of the same content where links do not reach."""
     try:
         os.link(file.resolve(), target)
     except OSError as error:
@@ -102,7 +103,8 @@ def _link_or_copy(file: Path, target: Path) -> None:
         shutil.copy2(file, target)
 
 
-def _describe(source: Path) -> dict[str, Any]:
+def describe_model(source: Path) -> dict[str, Any]:
+    """What a manifest says of a model directory that has none."""
     return {
         "kind": "openvino",
         "directory": source.resolve().name,
@@ -111,7 +113,8 @@ def _describe(source: Path) -> dict[str, Any]:
     }
 
 
-def _is_model_file(file: Path) -> bool:
+def is_model_file(file: Path) -> bool:
+    """Whether a file of a model directory belongs to the model itself."""
     return file.is_file() and file.name != NAME and not is_ours(file.name)
 
 
@@ -135,7 +138,7 @@ def _same(source: Path, out_dir: Path, packed: bool) -> bool:
     elif (out_dir / PACK_MANIFEST).exists() != (source / PACK_MANIFEST).exists():
         return False
     for file in source.iterdir():
-        if not _is_model_file(file) or (packed and file.name in _PACKED_FILES):
+        if not is_model_file(file) or (packed and file.name in _PACKED_FILES):
             continue
         other = out_dir / file.name
         if not other.is_file() or file.stat().st_size != other.stat().st_size:

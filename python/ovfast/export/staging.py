@@ -7,7 +7,8 @@ lock and hidden directory lie inside of it, and the files are moved one by one a
 openvino_model.xml, without which nothing takes it for a model, and ovfast.json last.
 
 A process that is killed leaves its hidden directory behind. The next export of the same directory
-removes it, or goes on moving where that had begun.
+removes it, or goes on moving where that had begun. Long exports keep what they can resume in a
+hidden directory of its own, which only another kind of export removes.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from pathlib import Path
 
 from ovfast.errors import Error
 
-__all__ = ["Staging", "is_ours", "locked"]
+__all__ = ["Staging", "is_ours", "locked", "resumable"]
 
 # In the order in which an export goes through them: being written; complete and on disk; moving.
 _PARTIAL, _COMPLETE, _MOVING = ".ovfast-partial", ".ovfast-complete", ".ovfast-moving"
 _LOCK = ".ovfast-lock"
+_RESUMABLE = ".ovfast-resume"
 
 _LAST = ("openvino_model.xml", "ovfast.json")
 
@@ -40,16 +42,23 @@ _MODEL_FILES = (
 
 def is_ours(name: str) -> bool:
     """Whether a file of this name in a model directory belongs to an export in progress."""
-    return name in (_LOCK, _PARTIAL, _COMPLETE, _MOVING)
+    return name in (_LOCK, _PARTIAL, _COMPLETE, _MOVING, _RESUMABLE)
+
+
+def resumable(target: Path) -> Path:
+    """Where an export of `target` keeps what it goes on with after it was killed."""
+    target = target.resolve()
+    return _hidden(target, _RESUMABLE, inside=target.is_dir())
 
 
 @contextlib.contextmanager
-def locked(target: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def locked(target: Path, waiting: Callable[[], None], *, resumes: bool = False) -> Iterator[None]:
     """Hold the lock of a directory that is to be written, cleared up behind a killed process.
 
     Args:
         target: The directory, which need not exist. Its parents are created.
         waiting: Called once when somebody else holds the lock.
+        resumes: Keep `resumable(target)`.
 
     Raises Error when the place cannot be written to.
     """
@@ -66,6 +75,8 @@ def locked(target: Path, waiting: Callable[[], None]) -> Iterator[None]:
     try:
         try:
             _repair(target)
+            if not resumes and resumable(target).exists():
+                shutil.rmtree(resumable(target))
         except OSError as error:
             raise Error(
                 f"cannot clear up what an export that was cut off left in '{target}': "

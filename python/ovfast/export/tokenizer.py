@@ -1,4 +1,4 @@
-"""From a GGUF file's vocabulary to tokenizer and detokenizer IR, in a process of its own.
+"""From a model's vocabulary to tokenizer and detokenizer IR, in a process of its own.
 
 Transformers takes a second to import and hundreds of megabytes to build a tokenizer: a child
 process does it while the weights are converted, and takes all of that with it when it ends.
@@ -19,7 +19,7 @@ from typing import Any
 from ovfast.errors import Error, ModelError
 from ovfast.export import config as configuration
 
-__all__ = ["TokenizerJob", "write_tokenizer"]
+__all__ = ["TokenizerJob", "write_folder_tokenizer", "write_tokenizer"]
 
 # What goes wrong in tokenizers: scripts without spaces, combining marks, characters outside the
 # BMP, joined emoji, digits, indentation, contractions, line ends, spaces at either end.
@@ -47,13 +47,13 @@ _SPARE_TOKENS = 32
 
 
 class TokenizerJob:
-    """A child process that writes tokenizer, detokenizer and configuration files.
+    """A child process that writes tokenizer and detokenizer, and the configuration of a GGUF file.
 
     It ends when this process does, however that happens.
     """
 
     def __init__(self, source: Path, out_dir: Path) -> None:
-        """Start the child on a GGUF file; it writes into the existing `out_dir`."""
+        """Start the child on a GGUF file or Hugging Face folder; it writes into `out_dir`."""
         # The child must find the packages that this process found.
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
         # A file, not a pipe, so that a chatty child never waits for us to read.
@@ -107,10 +107,33 @@ def write_tokenizer(metadata: dict[str, Any], name: str, out_dir: Path) -> None:
     Raises ModelError when the vocabulary cannot be used, or when the tokenizer that was written
     gives other tokens than the one that it was made from.
     """
+    _write(_reference_tokenizer(metadata, name), name, out_dir)
+
+
+def write_folder_tokenizer(folder: Path, out_dir: Path) -> None:
+    """Write the tokenizer of a Hugging Face folder: its own files and OpenVINO's.
+
+    Code that lies in the folder is not run. Raises ModelError as `write_tokenizer` does.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        reference = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise ModelError(f"the tokenizer of '{folder}' cannot be read: {error}") from error
+    if not reference.is_fast:
+        raise ModelError(
+            f"the tokenizer of '{folder}' has no tokenizer.json, and transformers cannot make one"
+        )
+    _write(reference, folder.resolve().name, out_dir)
+
+
+def _write(reference: Any, name: str, out_dir: Path) -> None:
     import openvino
     from openvino_tokenizers import convert_tokenizer
 
-    reference = _reference_tokenizer(metadata, name)
     try:
         tokenizer, detokenizer = convert_tokenizer(reference, with_detokenizer=True)
     except Exception as error:
@@ -221,6 +244,16 @@ def _exit_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _write_gguf_files(source: Path, out_dir: Path) -> None:
+    from ovfast import _core
+
+    header = _core.read_gguf_header(source, with_arrays=True)
+    metadata = header.metadata
+    configuration.write_config(header, metadata, source.name, out_dir)
+    del header
+    write_tokenizer(metadata, source.name, out_dir)
+
+
 def main() -> int:
     """Run the child: source and directory are the arguments, a fault goes to stdout as JSON."""
     # Millions of short-lived objects and no cycles to speak of: collecting costs a fifth.
@@ -230,13 +263,10 @@ def main() -> int:
     os.dup2(2, 1)  # libraries that print must not spoil the answer
     source, out_dir = Path(sys.argv[1]), Path(sys.argv[2])
     try:
-        from ovfast import _core
-
-        header = _core.read_gguf_header(source, with_arrays=True)
-        metadata = header.metadata
-        configuration.write_config(header, metadata, source.name, out_dir)
-        del header
-        write_tokenizer(metadata, source.name, out_dir)
+        if source.is_dir():
+            write_folder_tokenizer(source, out_dir)
+        else:
+            _write_gguf_files(source, out_dir)
     except Error as error:
         kind = "model" if isinstance(error, ModelError) else "other"
         json.dump({"kind": kind, "message": str(error)}, answer)
