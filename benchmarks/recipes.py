@@ -37,7 +37,8 @@ RECIPES = (
         "int4-g128",
         "int4-awq",
     ),
-    *("int4-awq-data", "int4-scale-estimation", "int4-asym-data", "int4-mixed", "int4-all", "nf4"),
+    *("int4-awq-data", "int4-scale-estimation", "int4-asym-data", "int4-gptq", "int4-asym-gptq"),
+    *("int4-mixed", "int4-all", "nf4"),
 )
 
 

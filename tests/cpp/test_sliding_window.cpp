@@ -182,17 +182,22 @@ TEST(SlidingWindow, IsNoneInCausalMasksOfAllSpellings) {
             return make<op::Convert>(half, ov::element::f32);
         },
         0);
-    // What the core cannot run, but the plugin.
-    expect_window(
-        [](const Decoder& d) {
-            const Value counted = make<op::CumSum>(d.padding(), integer(1));
-            return added(causal(make<op::Subtract>(counted, integer(1)), d.own()));
-        },
-        0);
     // "All" as a number.
     expect_window(
         [](const Decoder& d) {
             return added(both(causal(d.all(), d.own()), recent(d.all(), d.own(), INT64_MAX / 2)));
+        },
+        0);
+}
+
+TEST(SlidingWindow, IsFoundInMasksThatOnlyAPluginCanRun) {
+#ifdef __SANITIZE_ADDRESS__
+    GTEST_SKIP() << "the plugin opens a library of TBB in a way that AddressSanitizer refuses";
+#endif
+    expect_window(
+        [](const Decoder& d) {
+            const Value counted = make<op::CumSum>(d.padding(), integer(1));
+            return added(causal(make<op::Subtract>(counted, integer(1)), d.own()));
         },
         0);
 }

@@ -15,11 +15,13 @@ from ovfast.quantize.halves import HALVES_SUFFIX, Halves, as_constant, empty_hal
 
 __all__ = [
     "Weight",
+    "affine_parts",
     "compressed_weights",
     "constant_of",
     "decompress",
     "expand",
     "let_go_of_file",
+    "numbers_of",
     "weights_of",
 ]
 
@@ -93,7 +95,7 @@ def decompress(output: Any, scratch: Path | None = None) -> Halves:
     Products are rounded once. A folder `scratch` holds it on disk. Raises ModelError when the graph
     cannot be evaluated.
     """
-    parts = _affine(output)
+    parts = affine_parts(output)
     if parts is None:
         return _evaluate(output)
     shape, *constants = parts
@@ -147,13 +149,23 @@ def let_go_of_file(model: Any) -> None:
             taker.replace_source_output(copy.output(0))
 
 
+def numbers_of(scales: Any, rows: int) -> npt.NDArray[np.float32]:
+    """Return a constant of scales or zero points as f32 [rows, groups]."""
+    numbers: npt.NDArray[np.float32] = scales.get_data(dtype=np.float32)
+    numbers = numbers.reshape(numbers.shape[0], -1) if numbers.ndim else numbers.reshape(1, 1)
+    return np.broadcast_to(numbers, (rows, numbers.shape[1]))
+
+
 def _is_compressed(weight: Weight) -> bool:
     constant = constant_of(weight)
     return constant is None or constant.get_element_type().get_bitwidth() <= 8
 
 
-def _affine(output: Any) -> tuple[list[int], Any, Any | None, Any | None] | None:
-    """Shape, codes, zero points and scales of what is (codes - zero points) * scales."""
+def affine_parts(output: Any) -> tuple[list[int], Any, Any | None, Any | None] | None:
+    """Shape, and constants of codes, zero points and scales of (codes - zero points) * scales.
+
+    None for a weight of another form; constants that the form lacks are None.
+    """
     shape = list(output.get_shape())
     node = _behind(output, ("Convert", "Reshape"))
     scales = None

@@ -65,6 +65,7 @@ METRICS = {
 """Name -> name in `nncf.SensitivityMetric`."""
 
 _AWQ = ("data", "data-free")
+_GPTQ_MODES = ("int4-sym", "int4-asym")
 _FALLBACKS = ("adjust", "ignore", "error")
 _LEAST_GROUP = 16  # below, scales take as much room as the weights
 
@@ -236,6 +237,10 @@ def _check_corrections(options: WeightOptions) -> None:
             if value:
                 expected = f"nothing with {options.mode} (only with {known})"
                 raise _refuse(name, expected, value)
+    if options.gptq and options.mode not in _GPTQ_MODES:
+        raise _refuse("gptq", f"nothing with {options.mode} (only with int4-sym, int4-asym)", True)
+    if options.gptq and options.awq:
+        raise _refuse("awq", "nothing with gptq: one of the two", options.awq)
     if options.gptq and options.lora_correction:
         raise _refuse("lora_correction", "nothing with gptq: one of the two", True)
     if options.lora_rank is not None and not options.lora_correction:

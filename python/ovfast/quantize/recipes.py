@@ -73,7 +73,17 @@ RECIPES = {
             awq="data",
             scale_estimation=True,
         ),
-        _weights("int4-gptq", "int4-g128, rounded by GPTQ: slow", gptq=True),
+        _weights(
+            "int4-gptq",
+            "int4-g128, rounded by GPTQ on calibration texts: the closest of its size",
+            gptq=True,
+        ),
+        _weights(
+            "int4-asym-gptq",
+            "the same with zero points",
+            mode="int4-asym",
+            gptq=True,
+        ),
         _weights(
             "int4-lora",
             "int4-g128 with low-rank matrices that make up for errors",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ovfast.errors import ModelError
+from ovfast.progress import Bar
 from ovfast.quantize.calibration import Calibration
 from ovfast.quantize.calibration_graph import close_after_calibration, open_for_calibration
 from ovfast.quantize.check import check_finite, find_ignored, find_odd_layers
 from ovfast.quantize.expand import weights_of
+from ovfast.quantize.gptq import improve_codes
 from ovfast.quantize.nncf_output import nncf_output
 from ovfast.quantize.options import BACKUPS, METRICS, MODES, WeightOptions
 
@@ -45,15 +47,13 @@ def compress(
     notes = find_odd_layers(weights, options, ignored)
     check_finite(weights)
     dataset = None
+    samples: list[dict[str, Any]] = []
     if calibration is not None:
-        flat = open_for_calibration(model, flat=options.gptq)
-        if flat and options.awq:
-            raise ModelError(
-                "gptq together with awq needs activations of three dimensions, and this graph has "
-                "four: choose one of the two"
-            )
-        names = {port.get_any_name() for port in model.inputs}
-        dataset = nncf.Dataset(calibration.inputs(names))
+        open_for_calibration(model)
+        samples = calibration.inputs({port.get_any_name() for port in model.inputs})
+        if options.replaced(gptq=False, data=None, samples=None, sample_tokens=None).needs_data:
+            dataset = nncf.Dataset(samples)
+    original = model.clone() if options.gptq else None  # the weights themselves are shared
     try:
         with nncf_output(progress):
             compressed = nncf.compress_weights(
@@ -61,6 +61,9 @@ def compress(
             )
     except (nncf.UnsupportedModelError, nncf.ValidationError, nncf.InvalidGroupSizeError) as error:
         raise ModelError(f"NNCF cannot compress this model: {error}") from error
+    if original is not None:
+        with Bar("GPTQ", progress) as bar:
+            improve_codes(compressed, original, samples, bar.show)
     if calibration is not None:
         close_after_calibration(compressed)
     return compressed, notes
@@ -87,7 +90,6 @@ def _arguments(
             prefer_data_aware_scaling=options.awq == "data",
         ),
         scale_estimation_params=correction.AdvancedScaleEstimationParameters(subset_size=samples),
-        gptq_params=correction.AdvancedGPTQParameters(subset_size=samples),
         lora_correction_params=correction.AdvancedLoraCorrectionParameters(
             adapter_rank=options.lora_rank or _LORA_RANK, subset_size=samples
         ),
@@ -103,7 +105,6 @@ def _arguments(
         ),
         "awq": options.awq is not None,
         "scale_estimation": options.scale_estimation,
-        "gptq": options.gptq,
         "lora_correction": options.lora_correction,
         "subset_size": samples,
         "advanced_parameters": advanced,
