@@ -190,7 +190,7 @@ TEST(SlidingWindow, IsNoneInCausalMasksOfAllSpellings) {
         0);
 }
 
-TEST(SlidingWindow, IsFoundInMasksThatOnlyAPluginCanRun) {
+TEST(SlidingWindow, IsNoneInCausalMasksThatOnlyAPluginCanRun) {
 #ifdef __SANITIZE_ADDRESS__
     GTEST_SKIP() << "the plugin opens a library of TBB in a way that AddressSanitizer refuses";
 #endif
