@@ -23,6 +23,8 @@ constexpr size_t kPiecesPerWorker = 4;
 constexpr size_t kBytesPerWorker = 32 * 1024;
 // The same for activations: floats that are quantized in a few microseconds.
 constexpr size_t kFloatsPerWorker = 32 * 1024;
+// Up to here twice the rows cost less than a tenth of the time more.
+constexpr size_t kTwoTermRows = 4;
 
 size_t divide_up(size_t value, size_t by) {
     return (value + by - 1) / by;
@@ -50,13 +52,48 @@ void multiply(const kernels::LinearKernel& kernel, const kernels::PackedWeights&
     kernels::run_linear(kernel, args);
 }
 
+void multiply(const ChosenKernel& chosen, const kernels::PackedWeights& weights,
+              const kernels::Activations& activations, const Piece& piece, float* out,
+              size_t out_stride, float* apart, std::byte* scratch) {
+    if (chosen.terms == 1) {
+        multiply(*chosen.kernel, weights, activations, piece, out, out_stride, scratch);
+        return;
+    }
+    // So few rows are never split: the piece has them all.
+    const size_t rows = piece.last_row;
+    const size_t width = weights.rows();
+    Piece both = piece;
+    both.last_row = chosen.terms * rows;
+    multiply(*chosen.kernel, weights, activations, both, apart, width, scratch);
+    const size_t first = piece.first_block * kernels::kBlockRows;
+    const size_t last = std::min(piece.last_block * kernels::kBlockRows, width);
+    for (size_t row = 0; row < rows; ++row) {
+        const float* codes = apart + row * width;
+        const float* left_over = apart + (rows + row) * width;
+        for (size_t at = first; at < last; ++at) {
+            out[row * out_stride + at] = codes[at] + left_over[at];
+        }
+    }
+}
+
+ChosenKernel choose_kernel(const kernels::WeightFormat& format, size_t rows,
+                           kernels::ActivationPrecision precision) {
+    if (format.group == 16 && rows <= kTwoTermRows &&
+        precision == kernels::ActivationPrecision::Int8) {
+        const auto& kernel = kernels::select_linear(format, 2 * rows, precision);
+        if (kernel.activations == kernels::ActivationKind::Int8) return {&kernel, 2};
+    }
+    return {&kernels::select_linear(format, rows, precision), 1};
+}
+
 std::byte* worker_scratch(size_t bytes) {
     thread_local GrowingBuffer scratch;
     return scratch.get<std::byte>(bytes);
 }
 
-void ActivationKinds::add(kernels::ActivationKind kind) {
-    switch (kind) {
+void ActivationKinds::add(const ChosenKernel& chosen) {
+    int8_terms = std::max(int8_terms, chosen.terms);
+    switch (chosen.kernel->activations) {
         case kernels::ActivationKind::F32:
             f32 = true;
             break;
@@ -78,17 +115,28 @@ kernels::Activations ActivationBuffers::prepare(const float* x, size_t rows, siz
         !norm.gamma && padded == columns && reinterpret_cast<uintptr_t>(x) % 64 == 0;
     float* f32 = kinds.f32 && !in_place ? f32_.get<float>(rows * padded) : nullptr;
     uint16_t* bf16 = kinds.bf16 ? bf16_.get<uint16_t>(rows * padded) : nullptr;
-    int8_t* codes = kinds.int8 ? codes_.get<int8_t>(rows * padded) : nullptr;
-    float* scales = kinds.int8 ? scales_.get<float>(rows * groups) : nullptr;
-    float* sums = kinds.int8 ? sums_.get<float>(rows * groups) : nullptr;
-    float* half_sums = kinds.int8 ? half_sums_.get<float>(rows * groups * 2) : nullptr;
+    const size_t int8_rows = rows * kinds.int8_terms;
+    int8_t* codes = kinds.int8 ? codes_.get<int8_t>(int8_rows * padded) : nullptr;
+    float* scales = kinds.int8 ? scales_.get<float>(int8_rows * groups) : nullptr;
+    float* sums = kinds.int8 ? sums_.get<float>(int8_rows * groups) : nullptr;
+    float* half_sums = kinds.int8 ? half_sums_.get<float>(int8_rows * groups * 2) : nullptr;
 
     const auto& vectors = kernels::vector_kernels();
+    const auto quantize_row = [&](const float* in, size_t row) {
+        vectors.quantize(in, columns, kinds.int8_group, codes + row * padded, scales + row * groups,
+                         sums + row * groups, half_sums + row * groups * 2);
+    };
+    // A row that is worked on, in f32: normalized, and then what its codes leave over.
+    const bool has_working_row = norm.gamma || kinds.int8_terms > 1;
     const auto prepare_row = [&](size_t row) {
         const float* in = x + row * columns;
         float* copy = f32 ? f32 + row * padded : nullptr;
+        float* working = nullptr;
+        if (has_working_row) {
+            working = reinterpret_cast<float*>(worker_scratch(columns * sizeof *x));
+        }
         if (norm.gamma) {
-            float* to = copy ? copy : reinterpret_cast<float*>(worker_scratch(columns * sizeof *x));
+            float* to = copy ? copy : working;
             vectors.rms_norm(in, norm.gamma, norm.epsilon, columns, to);
             in = to;
         } else if (copy) {
@@ -96,10 +144,13 @@ kernels::Activations ActivationBuffers::prepare(const float* x, size_t rows, siz
         }
         if (copy) std::fill(copy + columns, copy + padded, 0.0F);
         if (bf16) vectors.to_bf16(in, columns, bf16 + row * padded);
-        if (codes) {
-            vectors.quantize(in, columns, kinds.int8_group, codes + row * padded,
-                             scales + row * groups, sums + row * groups,
-                             half_sums + row * groups * 2);
+        if (codes) quantize_row(in, row);
+        if (codes && kinds.int8_terms > 1) {
+            for (size_t k = 0; k < columns; ++k) {
+                const float scale = scales[row * groups + k / kernels::kChunkColumns];
+                working[k] = in[k] - scale * static_cast<float>(codes[row * padded + k]);
+            }
+            quantize_row(working, rows + row);
         }
     };
     if (norm.gamma || f32 || bf16 || codes) {
@@ -113,7 +164,7 @@ kernels::Activations ActivationBuffers::prepare(const float* x, size_t rows, siz
     }
 
     kernels::Activations prepared;
-    prepared.rows = rows;
+    prepared.rows = int8_rows;
     prepared.columns = columns;
     prepared.padded = padded;
     prepared.int8 = {codes, scales, sums, half_sums, kinds.int8_group};

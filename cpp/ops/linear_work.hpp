@@ -38,17 +38,33 @@ private:
     size_t bytes_ = 0;
 };
 
+/// A kernel for some weights and rows of activations.
+///
+/// Weights in groups of 16 (Q6_K) are those that a file wants to be precise, so a few rows of
+/// activations reach them in two terms of int8: the codes as always, and what these leave over,
+/// quantized again, as rows of their own behind the others. Kernels multiply twice as many rows and
+/// the two results of a row are added: the error is 254 times smaller, and where reading the
+/// weights is what takes the time it costs little.
+struct ChosenKernel {
+    const kernels::LinearKernel* kernel = nullptr;
+    size_t terms = 1;  ///< rows of int8 activations for each row: 1, or 2
+};
+ChosenKernel choose_kernel(const kernels::WeightFormat& format, size_t rows,
+                           kernels::ActivationPrecision precision);
+
 /// Which forms of the activations the chosen kernels want.
 struct ActivationKinds {
     bool f32 = false, int8 = false, bf16 = false;
+    size_t int8_terms = 1;
     size_t int8_group = 32;  ///< columns that share a scale: 32 or 128
-    void add(kernels::ActivationKind kind);
+    void add(const ChosenKernel& chosen);
 };
 
 class ActivationBuffers {
 public:
-    /// Normalizes x [rows, columns] and converts it. f32 is x itself where kernels can read it. The
-    /// result lives until the next call, and no longer than x.
+    /// Normalizes x [rows, columns] and converts it. f32 is x itself where kernels can read it;
+    /// int8 has the rows of the second term behind those of the first. The result lives until the
+    /// next call, and no longer than x.
     kernels::Activations prepare(const float* x, size_t rows, size_t columns, const InputNorm& norm,
                                  const ActivationKinds& kinds);
 
@@ -109,6 +125,12 @@ private:
 void multiply(const kernels::LinearKernel& kernel, const kernels::PackedWeights& weights,
               const kernels::Activations& activations, const Piece& piece, float* out,
               size_t out_stride, std::byte* scratch);
+
+/// The same, terms added. `apart` has room for the terms: [2 * rows][weights.rows()] where there
+/// are two.
+void multiply(const ChosenKernel& chosen, const kernels::PackedWeights& weights,
+              const kernels::Activations& activations, const Piece& piece, float* out,
+              size_t out_stride, float* apart, std::byte* scratch);
 
 /// This thread's scratch memory for kernels.
 std::byte* worker_scratch(size_t bytes);

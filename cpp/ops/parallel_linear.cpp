@@ -13,9 +13,10 @@ constexpr size_t kMlpRows = 256;
 
 struct Workspace {
     ActivationBuffers activations;
-    GrowingBuffer gate, up;
+    GrowingBuffer gate, up, apart;
     std::vector<Panel> panels;
-    std::vector<const kernels::LinearKernel*> kernels;
+    std::vector<ChosenKernel> kernels;
+    std::vector<size_t> apart_at;
 };
 
 Workspace& workspace() {
@@ -45,31 +46,47 @@ void add_bias_and_residual(const LinearJob& job, const Piece& piece) {
     }
 }
 
+/// What multiply() wants as room for terms that are computed apart.
+size_t apart_floats(const ChosenKernel& chosen, size_t rows,
+                    const kernels::PackedWeights& weights) {
+    return chosen.terms == 1 ? 0 : chosen.terms * rows * weights.rows();
+}
+
+size_t scratch_bytes_of(const ChosenKernel& chosen, const kernels::PackedWeights& weights,
+                        size_t rows) {
+    return chosen.kernel->scratch_bytes(weights, chosen.terms * rows);
+}
+
 /// multiply(gate(x), up(x)) into the workspace, [rows, gate.rows()].
 const float* run_gate_and_up(const float* x, size_t rows, size_t columns, const InputNorm& norm,
                              const GatedMlpJob& job, kernels::ActivationPrecision precision) {
     Workspace& space = workspace();
-    const auto& gate_kernel = kernels::select_linear(job.gate->format(), rows, precision);
-    const auto& up_kernel = kernels::select_linear(job.up->format(), rows, precision);
+    const ChosenKernel gate_kernel = choose_kernel(job.gate->format(), rows, precision);
+    const ChosenKernel up_kernel = choose_kernel(job.up->format(), rows, precision);
     ActivationKinds kinds;
     kinds.int8_group = kernels::activation_group(precision);
-    kinds.add(gate_kernel.activations);
-    kinds.add(up_kernel.activations);
+    kinds.add(gate_kernel);
+    kinds.add(up_kernel);
     const auto activations = space.activations.prepare(x, rows, columns, norm, kinds);
 
     const size_t width = job.gate->rows();
     float* gate = space.gate.get<float>(rows * width);
     float* up = space.up.get<float>(rows * width);
+    float* gate_apart = space.apart.get<float>(apart_floats(gate_kernel, rows, *job.gate) +
+                                               apart_floats(up_kernel, rows, *job.up));
+    float* up_apart = gate_apart + apart_floats(gate_kernel, rows, *job.gate);
     space.panels.assign(1,
                         Panel{job.gate->blocks(), job.gate->block_bytes() + job.up->block_bytes()});
-    PieceQueue queue(space.panels, rows, std::max(gate_kernel.min_rows, up_kernel.min_rows));
-    const size_t scratch_bytes = std::max(gate_kernel.scratch_bytes(*job.gate, queue.piece_rows()),
-                                          up_kernel.scratch_bytes(*job.up, queue.piece_rows()));
+    PieceQueue queue(space.panels, rows,
+                     std::max(gate_kernel.kernel->min_rows, up_kernel.kernel->min_rows));
+    const size_t scratch_bytes =
+        std::max(scratch_bytes_of(gate_kernel, *job.gate, queue.piece_rows()),
+                 scratch_bytes_of(up_kernel, *job.up, queue.piece_rows()));
     run_workers(queue.workers(), [&](size_t) {
         std::byte* scratch = worker_scratch(scratch_bytes);
         for (Piece piece; queue.take(piece);) {
-            multiply(gate_kernel, *job.gate, activations, piece, gate, width, scratch);
-            multiply(up_kernel, *job.up, activations, piece, up, width, scratch);
+            multiply(gate_kernel, *job.gate, activations, piece, gate, width, gate_apart, scratch);
+            multiply(up_kernel, *job.up, activations, piece, up, width, up_apart, scratch);
             const Columns done(*job.gate, piece);
             for (size_t row = piece.first_row; row < piece.last_row; ++row) {
                 const size_t at = row * width + done.first;
@@ -89,31 +106,36 @@ void run_linear_jobs(const float* x, size_t rows, size_t columns, const InputNor
     Workspace& space = workspace();
     space.panels.clear();
     space.kernels.clear();
+    space.apart_at.clear();
     ActivationKinds kinds;
     kinds.int8_group = kernels::activation_group(precision);
     size_t min_rows = 1;
+    size_t apart_count = 0;
     for (size_t i = 0; i < job_count; ++i) {
         const auto& weights = *jobs[i].weights;
-        const auto& kernel = kernels::select_linear(weights.format(), rows, precision);
-        space.kernels.push_back(&kernel);
+        const ChosenKernel chosen = choose_kernel(weights.format(), rows, precision);
+        space.kernels.push_back(chosen);
         space.panels.push_back({weights.blocks(), weights.block_bytes()});
-        kinds.add(kernel.activations);
-        min_rows = std::max(min_rows, kernel.min_rows);
+        space.apart_at.push_back(apart_count);
+        apart_count += apart_floats(chosen, rows, weights);
+        kinds.add(chosen);
+        min_rows = std::max(min_rows, chosen.kernel->min_rows);
     }
+    float* apart = space.apart.get<float>(apart_count);
     const auto activations = space.activations.prepare(x, rows, columns, norm, kinds);
 
     PieceQueue queue(space.panels, rows, min_rows);
     size_t scratch_bytes = 0;
     for (size_t i = 0; i < job_count; ++i) {
-        scratch_bytes = std::max(
-            scratch_bytes, space.kernels[i]->scratch_bytes(*jobs[i].weights, queue.piece_rows()));
+        scratch_bytes = std::max(scratch_bytes, scratch_bytes_of(space.kernels[i], *jobs[i].weights,
+                                                                 queue.piece_rows()));
     }
     run_workers(queue.workers(), [&](size_t) {
         std::byte* scratch = worker_scratch(scratch_bytes);
         for (Piece piece; queue.take(piece);) {
             const LinearJob& job = jobs[piece.panel];
-            multiply(*space.kernels[piece.panel], *job.weights, activations, piece, job.out,
-                     job.out_stride, scratch);
+            multiply(space.kernels[piece.panel], *job.weights, activations, piece, job.out,
+                     job.out_stride, apart + space.apart_at[piece.panel], scratch);
             add_bias_and_residual(job, piece);
         }
     });

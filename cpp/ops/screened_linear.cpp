@@ -286,8 +286,8 @@ size_t run_screened_linear(const float* x, size_t rows, size_t columns, const In
     const auto& low_kernel = kernels::select_linear(low.format(), rows, precision);
     ActivationKinds kinds;
     kinds.int8_group = kernels::activation_group(precision);
-    kinds.add(high_kernel.activations);
-    kinds.add(low_kernel.activations);
+    kinds.add({&high_kernel});
+    kinds.add({&low_kernel});
     bool screened = job.top_k > 0 && rows <= kScreenedRows &&
                     high_kernel.activations != kernels::ActivationKind::BF16;
     if (screened && rows >= kSeveralRows && space.unscreened > 0) {
