@@ -16,8 +16,101 @@ inline __mmask16 is_not_finite(__m512 x) {
     return _mm512_fpclass_ps_mask(x, 0x01 | 0x08 | 0x10 | 0x80);  // NaNs and infinities
 }
 
-void quantize(const float* in, size_t columns, size_t group, int8_t* codes, float* scales,
-              float* sums, float* half_sums) {
+// ---- Quantizing ---------------------------------------------------------------------------------
+// Sixteen groups at a time, so that what a group has one of (maximum, scale, sums) is computed in
+// vectors, a lane for each group; the rest of a row, and what is not finite, group by group.
+
+constexpr size_t kBatchGroups = 16;
+
+template <typename Combine>
+inline __m512i combine_neighbours(__m512i a, __m512i b, Combine combine) {
+    return combine(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+}
+
+// In each 128-bit part: lane i combines the four lanes that vectors[i] has there.
+template <typename Combine>
+inline __m512i combine_four(const __m512i* vectors, Combine combine) {
+    const __m512i first = combine_neighbours(vectors[0], vectors[1], combine);
+    const __m512i second = combine_neighbours(vectors[2], vectors[3], combine);
+    return combine(_mm512_unpacklo_epi64(first, second), _mm512_unpackhi_epi64(first, second));
+}
+
+template <typename Combine>
+inline __m512i combine_parts(__m512i a, __m512i b, Combine combine) {
+    return combine(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xDD));
+}
+
+// Largest magnitude of each of 16 groups of 32 values, as bits: those of floats that are not
+// negative are ordered as integers are, with infinities and NaNs above all others.
+inline __m512i largest_magnitudes(const float* in) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+    const auto larger = [](__m512i a, __m512i b) { return _mm512_max_epi32(a, b); };
+    __m512i quarters[4];
+    for (size_t q = 0; q < 4; ++q) {
+        __m512i groups[4];
+        for (size_t g = 0; g < 4; ++g) {
+            const float* from = in + (4 * q + g) * 32;
+            groups[g] = larger(_mm512_and_si512(_mm512_loadu_si512(from), magnitude),
+                               _mm512_and_si512(_mm512_loadu_si512(from + 16), magnitude));
+        }
+        quarters[q] = combine_four(groups, larger);
+    }
+    return combine_parts(combine_parts(quarters[0], quarters[1], larger),
+                         combine_parts(quarters[2], quarters[3], larger), larger);
+}
+
+// False, and nothing written, when a value is not finite.
+bool quantize_batch(const float* in, size_t group, int8_t* codes, float* scales, float* sums,
+                    float* half_sums) {
+    __m512i bits = largest_magnitudes(in);
+    if (_mm512_cmpge_epi32_mask(bits, _mm512_set1_epi32(0x7F800000)) != 0) return false;
+    if (group > 32) {  // four groups of 32 share a scale
+        bits = _mm512_max_epi32(bits, _mm512_shuffle_epi32(bits, _MM_PERM_BADC));
+        bits = _mm512_max_epi32(bits, _mm512_shuffle_epi32(bits, _MM_PERM_CDAB));
+    }
+    const __m512 max = _mm512_castsi512_ps(bits);
+    const __m512 steps = _mm512_set1_ps(127.0F);
+    const __mmask16 some = _mm512_cmp_ps_mask(max, _mm512_set1_ps(0x1p-100F), _CMP_GE_OQ);
+    const __m512 scale = _mm512_maskz_div_ps(some, max, steps);
+    alignas(64) float inverses[kBatchGroups];
+    _mm512_store_ps(inverses, _mm512_maskz_div_ps(some, steps, max));
+
+    const __m512i in_order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    const auto code = [&](size_t at, size_t g) {
+        return _mm512_cvtps_epi32(
+            _mm512_mul_ps(_mm512_loadu_ps(in + at), _mm512_set1_ps(inverses[g])));
+    };
+    __m512i fours[8];  // sums of four codes; a part is half a group
+    for (size_t g = 0; g < kBatchGroups; g += 2) {
+        const size_t at = g * 32;
+        const __m512i packed =
+            _mm512_packs_epi16(_mm512_packs_epi32(code(at, g), code(at + 16, g)),
+                               _mm512_packs_epi32(code(at + 32, g + 1), code(at + 48, g + 1)));
+        const __m512i ordered = _mm512_permutexvar_epi32(in_order, packed);
+        _mm512_storeu_si512(codes + at, ordered);
+        fours[g / 2] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), ordered);
+    }
+    const auto plus = [](__m512i a, __m512i b) { return _mm512_add_epi32(a, b); };
+    const __m512i halves[2] = {_mm512_permutexvar_epi32(in_order, combine_four(fours, plus)),
+                               _mm512_permutexvar_epi32(in_order, combine_four(fours + 4, plus))};
+    const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    const __m512i even =
+        _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    const __m512i whole = plus(_mm512_permutex2var_epi32(halves[0], even, halves[1]),
+                               _mm512_permutex2var_epi32(halves[0], odd, halves[1]));
+    _mm512_storeu_ps(scales, scale);
+    _mm512_storeu_ps(sums, _mm512_mul_ps(scale, _mm512_cvtepi32_ps(whole)));
+    for (int half = 0; half < 2; ++half) {
+        const __m512i lanes = _mm512_add_epi32(twice, _mm512_set1_epi32(8 * half));
+        _mm512_storeu_ps(half_sums + 16 * half, _mm512_mul_ps(_mm512_permutexvar_ps(lanes, scale),
+                                                              _mm512_cvtepi32_ps(halves[half])));
+    }
+    return true;
+}
+
+void quantize_groups(const float* in, size_t columns, size_t group, int8_t* codes, float* scales,
+                     float* sums, float* half_sums) {
     const size_t groups = (columns + 31) / 32;
     float max = 0.0F;
     bool finite = true;
@@ -59,6 +152,24 @@ void quantize(const float* in, size_t columns, size_t group, int8_t* codes, floa
         half_sums[2 * g] = scale * static_cast<float>(low_sum);
         half_sums[2 * g + 1] = scale * static_cast<float>(high_sum);
     }
+}
+
+void quantize(const float* in, size_t columns, size_t group, int8_t* codes, float* scales,
+              float* sums, float* half_sums) {
+    constexpr size_t batch = kBatchGroups * 32;
+    size_t done = 0;
+    for (; done + batch <= columns; done += batch) {
+        const size_t groups = done / 32;
+        if (!quantize_batch(in + done, group, codes + done, scales + groups, sums + groups,
+                            half_sums + 2 * groups)) {
+            quantize_groups(in + done, batch, group, codes + done, scales + groups, sums + groups,
+                            half_sums + 2 * groups);
+        }
+    }
+    if (done == columns) return;
+    const size_t groups = done / 32;
+    quantize_groups(in + done, columns - done, group, codes + done, scales + groups, sums + groups,
+                    half_sums + 2 * groups);
 }
 
 void to_bf16(const float* in, size_t columns, uint16_t* out) {

@@ -17,7 +17,8 @@ namespace {
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kGuard = 12345.0F;
-constexpr size_t kCounts[] = {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 896, 1001};
+constexpr size_t kCounts[] = {1,  7,  8,  9,   15,  16,  17,  31,  32,   33,
+                              63, 64, 65, 100, 511, 512, 513, 896, 1001, 1536};
 
 std::vector<float> random_values(size_t count, float scale, unsigned seed) {
     std::mt19937 random(seed);
@@ -153,9 +154,13 @@ TEST_P(VectorKernelsTest, QuantizeExtremes) {
         for (const size_t at : {0, 5, 15, 16, 31, 32, 40}) {
             for (const float others : {0.0F, 1.0F}) {
                 SCOPED_TRACE(std::to_string(value) + " at " + std::to_string(at));
-                std::vector<float> in(41, others);
-                in[at] = value;
-                expect_by_definition(kernels(), in);
+                // A row shorter than what is quantized at once, and a longer one.
+                for (const size_t columns : {41, 1029}) {
+                    std::vector<float> in(columns, others);
+                    in[at + columns - 41] = value;
+                    in[at] = value;
+                    expect_by_definition(kernels(), in);
+                }
             }
         }
     }
