@@ -90,6 +90,12 @@ void register_options(py::module_& m) {
             "activation_precision", &EngineOptions::activation_precision,
             "\"int8\", \"int8_g128\" (one scale for 128 values instead of 32) or \"exact\" "
             "(f32): of activations in linear layers.")
+        .def_readwrite(
+            "tile_kb", &EngineOptions::tile_kb,
+            "KiB of packed weights that a thread takes at a time while answering; 0: 64.")
+        .def_readwrite(
+            "tile_columns", &EngineOptions::tile_columns,
+            "Output columns of a linear layer that it takes at a time of a prompt; 0: 512.")
         .def_readwrite("attention", &EngineOptions::attention,
                        "\"auto\", \"ovfast\" (keys and values in bf16) or \"openvino\".")
         .def_property(

@@ -1,12 +1,15 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "ops/packed_ops.hpp"
 #include "ovfast/engine.hpp"
 
 namespace ovfast {
 namespace {
+
+constexpr int64_t kLargestTile = 1 << 20;
 
 template <typename T>
 [[noreturn]] void refuse(const char* option, T value, const char* allowed) {
@@ -33,6 +36,16 @@ void EngineOptions::validate() const {
     if (!ops::parse_activations(activation_precision)) {
         throw std::invalid_argument("activation_precision is '" + activation_precision +
                                     "', expected 'int8', 'int8_g128' or 'exact'");
+    }
+    for (const auto& [name, tile] :
+         {std::pair{"tile_kb", tile_kb}, std::pair{"tile_columns", tile_columns}}) {
+        if (tile < 0 || tile > kLargestTile)
+            refuse(name, tile, "1 to 1048576, or 0 for the default");
+        if (tile > 0 && packed == "never") {
+            throw std::invalid_argument(std::string(name) + " is " + std::to_string(tile) +
+                                        ", but packed is 'never': OpenVINO's own operations have "
+                                        "no such tiles");
+        }
     }
     if (attention != "auto" && attention != "ovfast" && attention != "openvino") {
         throw std::invalid_argument("attention is '" + attention +

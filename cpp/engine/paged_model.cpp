@@ -54,14 +54,19 @@ LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
         throw ModelError((dir / "openvino_model.xml").string() +
                          " is no text-generation model: it has no input 'input_ids'");
     }
-    // The default leaves what the model says.
-    if (options.activation_precision != "int8") {
-        const auto activations = ops::parse_activations(options.activation_precision).value();
-        for (const auto& node : loaded.model->get_ops()) {
-            if (auto* op = dynamic_cast<ops::PackedOp*>(node.get())) {
-                op->set_activations(activations);
-            }
+    for (const auto& node : loaded.model->get_ops()) {
+        auto* op = dynamic_cast<ops::PackedOp*>(node.get());
+        if (op == nullptr) continue;
+        ops::LinearMode mode = op->mode();
+        // The default leaves what the model says.
+        if (options.activation_precision != "int8") {
+            mode.precision = ops::parse_activations(options.activation_precision).value();
         }
+        if (options.tile_kb > 0) mode.tiles.bytes = static_cast<size_t>(options.tile_kb) * 1024;
+        if (options.tile_columns > 0) {
+            mode.tiles.columns = static_cast<size_t>(options.tile_columns);
+        }
+        op->set_mode(mode);
     }
     return loaded;
 }

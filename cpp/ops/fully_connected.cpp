@@ -61,7 +61,7 @@ bool FullyConnected::evaluate(ov::TensorVector& outputs, const ov::TensorVector&
         job.residual_stride = width;
     }
     const float* x = floats(*this, inputs, 0, rows * columns);
-    run_linear_jobs(x, rows, columns, norm, &job, 1, activations());
+    run_linear_jobs(x, rows, columns, norm, &job, 1, mode());
     return true;
 }
 

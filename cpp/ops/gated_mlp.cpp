@@ -96,7 +96,7 @@ bool GatedMLP::evaluate(ov::TensorVector& outputs, const ov::TensorVector& input
         job.residual = floats(*this, inputs, next, rows * static_cast<size_t>(a.rows));
     }
     const float* x = floats(*this, inputs, 0, rows * columns);
-    run_gated_mlp(x, rows, columns, norm, job, activations());
+    run_gated_mlp(x, rows, columns, norm, job, mode());
     return true;
 }
 

@@ -8,10 +8,7 @@ namespace {
 
 // From this many rows on, a piece is counted in columns, as the weights are no longer what costs.
 constexpr size_t kManyRows = 24;
-constexpr size_t kPieceBytes = 64 * 1024;
 constexpr size_t kPieceBlocks = 8;
-// Kernels prepare activations once a call, which many columns share.
-constexpr size_t kManyRowsBlocks = 32;
 // From this many rows on, what kernels do once a call (AMX arranges its activations) counts too.
 constexpr size_t kSeveralRows = 5;
 // Tiles have 16-column blocks in twos or fours.
@@ -173,8 +170,9 @@ kernels::Activations ActivationBuffers::prepare(const float* x, size_t rows, siz
     return prepared;
 }
 
-PieceQueue::PieceQueue(const std::vector<Panel>& panels, size_t rows, size_t min_rows)
-    : panels_(panels), rows_(rows), step_(rows < kManyRows ? 1 : kManyRowsStep) {
+PieceQueue::PieceQueue(const std::vector<Panel>& panels, size_t rows, size_t min_rows,
+                       const Tiles& tiles)
+    : panels_(panels), rows_(rows), tiles_(tiles), step_(rows < kManyRows ? 1 : kManyRowsStep) {
     size_t bytes = 0;
     for (const auto& panel : panels) {
         blocks_ += panel.blocks;
@@ -199,10 +197,11 @@ bool PieceQueue::take(Piece& piece) {
         piece.panel = 0;
         while (block >= panels_[piece.panel].blocks) block -= panels_[piece.panel++].blocks;
         const Panel& panel = panels_[piece.panel];
-        size_t most = kManyRowsBlocks;
+        // Kernels prepare activations once a call, which many columns share.
+        size_t most = round_up(divide_up(tiles_.columns, kernels::kBlockRows), step_);
         if (rows_ < kManyRows) {
             most =
-                std::max(rows_ < kSeveralRows ? 1 : kPieceBlocks, kPieceBytes / panel.block_bytes);
+                std::max(rows_ < kSeveralRows ? 1 : kPieceBlocks, tiles_.bytes / panel.block_bytes);
         }
         const size_t share = round_up(divide_up(total - begin, 2 * workers_), step_);
         count = std::min({share, most, panel.blocks - block});

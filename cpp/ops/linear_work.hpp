@@ -98,12 +98,13 @@ struct Piece {
 };
 
 /// Hands out the blocks of all panels. Pieces shrink as the work runs out, so that threads of
-/// unequal speed end together: half of an even share of what is left, at most kPieceBytes of
-/// weights at few rows (but kPieceBlocks from five on), or kManyRowsBlocks at many (512 columns).
+/// unequal speed end together: half of an even share of what is left, at most a tile of
+/// weights at few rows (but kPieceBlocks from five on), or its columns at many.
 class PieceQueue {
 public:
     /// `min_rows`: what the kernels need in one call.
-    PieceQueue(const std::vector<Panel>& panels, size_t rows, size_t min_rows);
+    PieceQueue(const std::vector<Panel>& panels, size_t rows, size_t min_rows,
+               const Tiles& tiles = {});
 
     /// Threads that find something to do.
     size_t workers() const { return workers_; }
@@ -114,6 +115,7 @@ public:
 private:
     const std::vector<Panel>& panels_;
     size_t rows_;
+    Tiles tiles_;
     size_t step_;  // blocks in the smallest piece
     size_t blocks_ = 0;
     size_t workers_ = 1;

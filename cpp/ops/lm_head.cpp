@@ -81,8 +81,7 @@ bool LMHead::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs)
             job.metric = metric.data();
         }
     }
-    run_screened_linear(floats(*this, inputs, 0, rows * columns), rows, columns, norm, job,
-                        activations());
+    run_screened_linear(floats(*this, inputs, 0, rows * columns), rows, columns, norm, job, mode());
     return true;
 }
 
@@ -129,7 +128,7 @@ std::shared_ptr<ov::Node> split_to_lm_head(const FullyConnected& layer) {
     if (a.norm) inputs.push_back(layer.input_value(2));
     const auto head =
         std::make_shared<LMHead>(inputs, LMHead::Attributes{a.rows, a.columns, a.norm, a.epsilon});
-    head->set_activations(layer.activations());
+    head->set_mode(layer.mode());
     head->set_friendly_name(layer.get_friendly_name());
     return head;
 }

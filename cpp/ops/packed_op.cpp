@@ -37,7 +37,7 @@ PackedOp::PackedOp(const ov::OutputVector& inputs)
     : Op(inputs), checked_(std::make_shared<Checked>()) {}
 
 void PackedOp::share_state(const PackedOp& original) {
-    activations_ = original.activations_;
+    mode_ = original.mode_;
     checked_ = original.checked_;
 }
 
@@ -85,13 +85,13 @@ void PackedOp::verify_weights() const {
 }
 
 void PackedOp::visit_activations(ov::AttributeVisitor& visitor) {
-    std::string text = to_string(activations_);
+    std::string text = to_string(mode_.precision);
     visitor.on_attribute("activations", text);
     const auto parsed = parse_activations(text);
     OPENVINO_ASSERT(parsed, get_friendly_name(),
                     ": activations must be \"int8\", \"int8_g128\" or \"exact\", got \"", text,
                     "\"");
-    activations_ = *parsed;
+    mode_.precision = *parsed;
 }
 
 std::optional<Activations> parse_activations(const std::string& text) {

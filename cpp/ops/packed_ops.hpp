@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/linear.hpp"
 #include "kernels/packed_weights.hpp"
+#include "ops/linear_mode.hpp"
 
 // Operations on packed weights (kernels/packed_weights.hpp), which are u8 constants [bytes] that
 // lie in the IR's .bin and are used in place. All of them take and give f32, treat all dimensions
@@ -35,8 +35,9 @@ public:
     /// did before. Throws ov::Exception naming the node.
     void verify_weights() const;
 
-    Activations activations() const { return activations_; }
-    void set_activations(Activations activations) { activations_ = activations; }
+    /// Its precision is an attribute; tiles are this machine's matter and stay out of the IR.
+    const LinearMode& mode() const { return mode_; }
+    void set_mode(const LinearMode& mode) { mode_ = mode; }
 
 protected:
     /// Inputs [first, first + count) are packed constants.
@@ -53,7 +54,7 @@ private:
     struct Checked;
     kernels::PackedWeights checked(size_t index, const void* data, size_t bytes) const;
 
-    Activations activations_ = Activations::Int8;
+    LinearMode mode_;
     std::shared_ptr<Checked> checked_;  ///< shared by clones
 };
 

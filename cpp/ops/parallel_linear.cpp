@@ -59,12 +59,12 @@ size_t scratch_bytes_of(const ChosenKernel& chosen, const kernels::PackedWeights
 
 /// multiply(gate(x), up(x)) into the workspace, [rows, gate.rows()].
 const float* run_gate_and_up(const float* x, size_t rows, size_t columns, const InputNorm& norm,
-                             const GatedMlpJob& job, kernels::ActivationPrecision precision) {
+                             const GatedMlpJob& job, const LinearMode& mode) {
     Workspace& space = workspace();
-    const ChosenKernel gate_kernel = choose_kernel(job.gate->format(), rows, precision);
-    const ChosenKernel up_kernel = choose_kernel(job.up->format(), rows, precision);
+    const ChosenKernel gate_kernel = choose_kernel(job.gate->format(), rows, mode.precision);
+    const ChosenKernel up_kernel = choose_kernel(job.up->format(), rows, mode.precision);
     ActivationKinds kinds;
-    kinds.int8_group = kernels::activation_group(precision);
+    kinds.int8_group = kernels::activation_group(mode.precision);
     kinds.add(gate_kernel);
     kinds.add(up_kernel);
     const auto activations = space.activations.prepare(x, rows, columns, norm, kinds);
@@ -78,7 +78,8 @@ const float* run_gate_and_up(const float* x, size_t rows, size_t columns, const 
     space.panels.assign(1,
                         Panel{job.gate->blocks(), job.gate->block_bytes() + job.up->block_bytes()});
     PieceQueue queue(space.panels, rows,
-                     std::max(gate_kernel.kernel->min_rows, up_kernel.kernel->min_rows));
+                     std::max(gate_kernel.kernel->min_rows, up_kernel.kernel->min_rows),
+                     mode.tiles);
     const size_t scratch_bytes =
         std::max(scratch_bytes_of(gate_kernel, *job.gate, queue.piece_rows()),
                  scratch_bytes_of(up_kernel, *job.up, queue.piece_rows()));
@@ -100,20 +101,19 @@ const float* run_gate_and_up(const float* x, size_t rows, size_t columns, const 
 }  // namespace
 
 void run_linear_jobs(const float* x, size_t rows, size_t columns, const InputNorm& norm,
-                     const LinearJob* jobs, size_t job_count,
-                     kernels::ActivationPrecision precision) {
+                     const LinearJob* jobs, size_t job_count, const LinearMode& mode) {
     if (rows == 0 || job_count == 0) return;
     Workspace& space = workspace();
     space.panels.clear();
     space.kernels.clear();
     space.apart_at.clear();
     ActivationKinds kinds;
-    kinds.int8_group = kernels::activation_group(precision);
+    kinds.int8_group = kernels::activation_group(mode.precision);
     size_t min_rows = 1;
     size_t apart_count = 0;
     for (size_t i = 0; i < job_count; ++i) {
         const auto& weights = *jobs[i].weights;
-        const ChosenKernel chosen = choose_kernel(weights.format(), rows, precision);
+        const ChosenKernel chosen = choose_kernel(weights.format(), rows, mode.precision);
         space.kernels.push_back(chosen);
         space.panels.push_back({weights.blocks(), weights.block_bytes()});
         space.apart_at.push_back(apart_count);
@@ -124,7 +124,7 @@ void run_linear_jobs(const float* x, size_t rows, size_t columns, const InputNor
     float* apart = space.apart.get<float>(apart_count);
     const auto activations = space.activations.prepare(x, rows, columns, norm, kinds);
 
-    PieceQueue queue(space.panels, rows, min_rows);
+    PieceQueue queue(space.panels, rows, min_rows, mode.tiles);
     size_t scratch_bytes = 0;
     for (size_t i = 0; i < job_count; ++i) {
         scratch_bytes = std::max(scratch_bytes, scratch_bytes_of(space.kernels[i], *jobs[i].weights,
@@ -142,21 +142,21 @@ void run_linear_jobs(const float* x, size_t rows, size_t columns, const InputNor
 }
 
 void run_gated_mlp(const float* x, size_t rows, size_t columns, const InputNorm& norm,
-                   const GatedMlpJob& job, kernels::ActivationPrecision precision) {
+                   const GatedMlpJob& job, const LinearMode& mode) {
     const size_t width = job.down->rows();
     const size_t pieces = (rows + kMlpRows - 1) / kMlpRows;
     for (size_t piece = 0; piece < pieces; ++piece) {
         const size_t first = rows * piece / pieces;
         const size_t count = rows * (piece + 1) / pieces - first;
         const float* product =
-            run_gate_and_up(x + first * columns, count, columns, norm, job, precision);
+            run_gate_and_up(x + first * columns, count, columns, norm, job, mode);
         LinearJob down;
         down.weights = job.down;
         down.residual = job.residual ? job.residual + first * width : nullptr;
         down.residual_stride = width;
         down.out = job.out + first * width;
         down.out_stride = width;
-        run_linear_jobs(product, count, job.gate->rows(), {}, &down, 1, precision);
+        run_linear_jobs(product, count, job.gate->rows(), {}, &down, 1, mode);
     }
 }
 

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "kernels/linear.hpp"
+#include "ops/linear_mode.hpp"
 
 namespace ovfast::ops {
 
@@ -28,8 +28,7 @@ struct InputNorm {
 /// handed out in pieces that even out unequal threads. Memory comes from a workspace of the calling
 /// thread, which only grows.
 void run_linear_jobs(const float* x, size_t rows, size_t columns, const InputNorm& norm,
-                     const LinearJob* jobs, size_t job_count,
-                     kernels::ActivationPrecision precision);
+                     const LinearJob* jobs, size_t job_count, const LinearMode& mode);
 
 /// down(multiply(gate(x), up(x))) (+ residual), the weights of a GatedMLP.
 struct GatedMlpJob {
@@ -46,6 +45,6 @@ struct GatedMlpJob {
 /// them while they are in its cache; many rows are worked on in pieces, so that the intermediate
 /// result stays in the caches that the cores share.
 void run_gated_mlp(const float* x, size_t rows, size_t columns, const InputNorm& norm,
-                   const GatedMlpJob& job, kernels::ActivationPrecision precision);
+                   const GatedMlpJob& job, const LinearMode& mode);
 
 }  // namespace ovfast::ops

@@ -84,7 +84,7 @@ bool QKV::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) co
         }
     }
     const float* x = floats(*this, inputs, 0, rows * columns);
-    run_linear_jobs(x, rows, columns, norm, jobs.data(), jobs.size(), activations());
+    run_linear_jobs(x, rows, columns, norm, jobs.data(), jobs.size(), mode());
     return true;
 }
 

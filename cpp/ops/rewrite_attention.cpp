@@ -39,7 +39,7 @@ void fuse(std::vector<Layer> layers) {
         inputs.push_back(layers[i]->input_value(2));
     }
     const auto qkv = std::make_shared<QKV>(inputs, attributes);
-    qkv->set_activations(layers[0]->activations());
+    qkv->set_mode(layers[0]->mode());
     qkv->set_friendly_name(layers[0]->get_friendly_name());
     for (size_t i = 0; i < layers.size(); ++i) replace_output(layers[i]->output(0), qkv->output(i));
 }

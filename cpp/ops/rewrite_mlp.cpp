@@ -95,7 +95,7 @@ void fuse_gated_mlps(const ov::Model& model) {
             ov::OutputVector{parts->gate_layer->input_value(0), parts->gate_layer->input_value(1),
                              parts->up_layer->input_value(1), down->input_value(1)},
             attributes);
-        mlp->set_activations(down->activations());
+        mlp->set_mode(down->mode());
         mlp->set_friendly_name(down->get_friendly_name());
         replace_output(down->output(0), mlp->output(0));
     }

@@ -40,7 +40,7 @@ std::shared_ptr<ov::Node> remade(const T& old, const ov::OutputVector& inputs,
     auto attributes = old.attributes();
     change(attributes);
     const auto node = std::make_shared<T>(inputs, attributes);
-    node->set_activations(old.activations());
+    node->set_mode(old.mode());
     return node;
 }
 

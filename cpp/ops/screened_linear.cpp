@@ -277,15 +277,15 @@ private:
 }  // namespace
 
 size_t run_screened_linear(const float* x, size_t rows, size_t columns, const InputNorm& norm,
-                           const ScreenedJob& job, kernels::ActivationPrecision precision) {
+                           const ScreenedJob& job, const LinearMode& mode) {
     if (rows == 0) return 0;
     Workspace& space = workspace();
     const kernels::PackedWeights& high = *job.high;
     const kernels::PackedWeights& low = *job.low;
-    const auto& high_kernel = kernels::select_linear(high.format(), rows, precision);
-    const auto& low_kernel = kernels::select_linear(low.format(), rows, precision);
+    const auto& high_kernel = kernels::select_linear(high.format(), rows, mode.precision);
+    const auto& low_kernel = kernels::select_linear(low.format(), rows, mode.precision);
     ActivationKinds kinds;
-    kinds.int8_group = kernels::activation_group(precision);
+    kinds.int8_group = kernels::activation_group(mode.precision);
     kinds.add({&high_kernel});
     kinds.add({&low_kernel});
     bool screened = job.top_k > 0 && rows <= kScreenedRows &&
@@ -299,7 +299,8 @@ size_t run_screened_linear(const float* x, size_t rows, size_t columns, const In
 
     space.panels.assign(
         1, Panel{high.blocks(), high.block_bytes() + (screened ? 0 : low.block_bytes())});
-    PieceQueue queue(space.panels, rows, std::max(high_kernel.min_rows, low_kernel.min_rows));
+    PieceQueue queue(space.panels, rows, std::max(high_kernel.min_rows, low_kernel.min_rows),
+                     mode.tiles);
     run_workers(queue.workers(), [&](size_t) {
         for (Piece piece; queue.take(piece);) {
             multiply(
@@ -310,7 +311,7 @@ size_t run_screened_linear(const float* x, size_t rows, size_t columns, const In
     });
     if (!screened) return rows * width;
 
-    const size_t computed = Completion(job, activations, rows, precision).run();
+    const size_t computed = Completion(job, activations, rows, mode.precision).run();
     if (rows >= kSeveralRows && computed * 2 > rows * width) space.unscreened = kUnscreenedCalls;
     return computed;
 }

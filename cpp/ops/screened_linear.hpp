@@ -26,6 +26,6 @@ struct ScreenedJob {
 
 /// Returns the number of entries that both halves were multiplied for.
 size_t run_screened_linear(const float* x, size_t rows, size_t columns, const InputNorm& norm,
-                           const ScreenedJob& job, kernels::ActivationPrecision precision);
+                           const ScreenedJob& job, const LinearMode& mode);
 
 }  // namespace ovfast::ops

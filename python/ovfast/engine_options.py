@@ -25,6 +25,8 @@ def engine_options(
     packed: str = "auto",
     activation_precision: str = "int8",
     attention: str = "auto",
+    tile_kb: int | None = None,
+    tile_columns: int | None = None,
     properties: Mapping[str, Any] | None = None,
 ) -> _core.EngineOptions:
     """Make the engine's options of the arguments of `LLM`; None keeps the engine's own value.
@@ -58,6 +60,8 @@ def engine_options(
         ("num_threads", num_threads),
         ("max_batch_tokens", max_batch_tokens),
         ("max_sequences", max_sequences),
+        ("tile_kb", tile_kb),
+        ("tile_columns", tile_columns),
     ):
         if value is None:
             continue

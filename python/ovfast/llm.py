@@ -109,6 +109,10 @@ class LLM:
             plugin's; "auto" takes ours where processor and model allow it and no property speaks
             of a KV cache (``info.attention`` says which it is, ``info.attention_reason`` why).
             None is "auto", unless the model was tuned.
+        tile_kb: KiB of packed weights that a thread takes at a time while answering; None is 64,
+            unless the model was tuned. No result depends on it.
+        tile_columns: Output columns of a linear layer that a thread takes at a time of a prompt;
+            None is 512, unless the model was tuned.
         properties: Further OpenVINO properties, such as ``{"KV_CACHE_PRECISION": "u8"}``; unknown
             ones are refused.
         tuned: Options that are not given take what ``ovfast tune`` found to be the fastest for this
@@ -140,6 +144,8 @@ class LLM:
         packed: str = "auto",
         activation_precision: str | None = None,
         attention: str | None = None,
+        tile_kb: int | None = None,
+        tile_columns: int | None = None,
         properties: Mapping[str, Any] | None = None,
         tuned: bool = True,
         progress: bool = True,
@@ -155,6 +161,8 @@ class LLM:
             packed=packed,
             activation_precision="int8" if activation_precision is None else activation_precision,
             attention="auto" if attention is None else attention,
+            tile_kb=tile_kb,
+            tile_columns=tile_columns,
             properties=properties,
         )
         if not isinstance(tuned, bool):
@@ -174,6 +182,8 @@ class LLM:
             "num_threads": num_threads,
             "max_batch_tokens": max_batch_tokens,
             "attention": attention,
+            "tile_kb": tile_kb,
+            "tile_columns": tile_columns,
             "activation_precision": activation_precision,
         }
         given = [name for name, value in explicit.items() if value is not None]

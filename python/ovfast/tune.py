@@ -34,6 +34,7 @@ _DECODED = 16  # tokens that are timed
 _LEAST_ROUNDS, _MOST_ROUNDS = 3, 5
 _STAGE_SECONDS = 10.0  # after which a stage takes no more rounds than it must
 _CHUNKS = (256, 512, 1024)
+_TILE_KB, _TILE_COLUMNS = (16, 32, 64, 128, 256), (256, 512, 1024)
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def tune(
 ) -> Tuned:
     """Measure which options run a model fastest on this machine, and store the choice.
 
-    Threads, attention, precision and prefill chunk are chosen one after the other. The candidates
-    for an option are loaded together and measured in turns, and what wins is compared with the
+    Threads, attention, precision, the tiles of the kernels and the prefill chunk are chosen one
+    after the other. The candidates for an option are loaded together and measured in turns, and what wins is compared with the
     default once more. `LLM` applies the choice from then on.
 
     Args:
@@ -242,6 +243,18 @@ def _stages(llm: LLM, activation_group: int) -> list[_Stage]:
             None,
             [None, "f32", "bf16"] if "avx512_bf16" in host.isa else [None],
             "the processor computes in f32 only",
+        ),
+        *(
+            _Stage(
+                option,
+                default,
+                values if info.packed_dir != Path() else [default],
+                "the model runs on OpenVINO's own operations",
+            )
+            for option, default, values in (
+                ("tile_kb", 64, _TILE_KB),
+                ("tile_columns", 512, _TILE_COLUMNS),
+            )
         ),
         _Stage(
             "max_batch_tokens",

@@ -174,7 +174,7 @@ inline std::vector<RewrittenLayer> rewrite_and_compare(const std::shared_ptr<ov:
     const auto layers = ovfast::ops::rewrite_to_packed(model, options);
     for (const auto& node : model->get_ops())
         if (const auto packed = std::dynamic_pointer_cast<ovfast::ops::PackedOp>(node))
-            packed->set_activations(ovfast::ops::Activations::Exact);
+            packed->set_mode(ovfast::ops::Activations::Exact);
     const auto got = evaluate(model, inputs);
     EXPECT_EQ(got.size(), expected.size());
     for (size_t i = 0; i < std::min(got.size(), expected.size()); ++i) {

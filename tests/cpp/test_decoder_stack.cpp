@@ -59,7 +59,7 @@ public:
         ovfast::ops::rewrite_to_packed(model_);
         for (const auto& node : model_->get_ops()) {
             if (const auto packed = std::dynamic_pointer_cast<ovfast::ops::PackedOp>(node)) {
-                packed->set_activations(ovfast::ops::Activations::Exact);
+                packed->set_mode(ovfast::ops::Activations::Exact);
             }
         }
     }

@@ -63,7 +63,7 @@ ov::Output<ov::Node> packed(const ov::Output<ov::Node>& hidden, bool norm, bool 
     if (norm) inputs.push_back(constant({kHidden}, 0.2F));
     if (residual) inputs.push_back(matmul(hidden, {20, 8}));
     const auto layer = std::make_shared<ovfast::ops::FullyConnected>(inputs, attributes);
-    layer->set_activations(ovfast::ops::Activations::Exact);
+    layer->set_mode(ovfast::ops::Activations::Exact);
     return layer;
 }
 

@@ -170,7 +170,7 @@ class PackedOps : public testing::TestWithParam<std::tuple<Case, Activations>> {
 protected:
     static Graph graph() {
         Graph built = std::get<0>(GetParam()).build();
-        built.op->set_activations(std::get<1>(GetParam()));
+        built.op->set_mode(std::get<1>(GetParam()));
         return built;
     }
 
@@ -302,7 +302,7 @@ TEST_P(PackedOps, SurviveAFile) {
     expect_equal(got, expected, 0.0);
     const auto* op = dynamic_cast<const PackedOp*>(read->get_results()[0]->get_input_node_ptr(0));
     ASSERT_NE(op, nullptr);
-    EXPECT_EQ(op->activations(), std::get<1>(GetParam()));
+    EXPECT_EQ(op->mode().precision, std::get<1>(GetParam()));
 }
 
 TEST_P(PackedOps, RefuseDamagedWeights) {

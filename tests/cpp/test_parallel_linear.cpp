@@ -107,6 +107,27 @@ TEST(PieceQueue, HandsOutEveryBlockOfEveryRowOnce) {
     }
 }
 
+TEST(PieceQueue, PiecesAreNoLargerThanTiles) {
+    tbb::task_arena arena(2);
+    arena.execute([] {
+        const auto largest_piece = [](size_t rows, const Tiles& tiles) {
+            const std::vector<Panel> panels{{1000, 8192}};
+            PieceQueue queue(panels, rows, 1, tiles);
+            size_t largest = 0;
+            for (Piece piece; queue.take(piece);) {
+                largest = std::max(largest, piece.last_block - piece.first_block);
+            }
+            return largest;
+        };
+        EXPECT_EQ(largest_piece(1, {}), 8);
+        EXPECT_EQ(largest_piece(1, {256 * 1024, 512}), 32);
+        EXPECT_EQ(largest_piece(1, {1, 512}), 1);
+        EXPECT_EQ(largest_piece(100, {}), 32);
+        EXPECT_EQ(largest_piece(100, {64 * 1024, 1024}), 64);
+        EXPECT_EQ(largest_piece(100, {64 * 1024, 1}), 4);
+    });
+}
+
 TEST(PieceQueue, SplitsByRowsWhereColumnsAreFew) {
     tbb::task_arena arena(8);
     arena.execute([] {

@@ -109,7 +109,7 @@ TEST(LMHead, ReplacesAFullyConnected) {
     attributes.epsilon = 1e-6F;
     auto layer = std::make_shared<FullyConnected>(
         ov::OutputVector{x, u8_constant(head.whole), gamma}, attributes);
-    layer->set_activations(ActivationPrecision::Exact);
+    layer->set_mode(ActivationPrecision::Exact);
     const auto split = split_to_lm_head(*layer);
     ASSERT_NE(split, nullptr);
     const ov::Model before(ov::OutputVector{layer}, ov::ParameterVector{x});

@@ -32,7 +32,7 @@ OPTIONS = """--max-new-tokens 1 --max-length 2 --min-new-tokens 3 --temperature 
     --frequency-penalty 0.75 --seed 5 --stop a --stop b --stop-token-id 6 --stop-token-id 7
     --ignore-eos --n 8 --logprobs 0 --device GPU --kv-cache-gb 1.5 --threads 9
     --max-context 10 --max-batch-tokens 11 --packed never --activation-precision exact
-    --attention openvino --no-tuned --property A=B=C --property D="""
+    --attention openvino --tile-kb 12 --tile-columns 13 --no-tuned --property A=B=C --property D="""
 
 
 def test_only_given_options_are_passed_on() -> None:
@@ -83,6 +83,8 @@ def test_every_option_arrives_under_the_name_of_the_python_interface() -> None:
         "packed": "never",
         "activation_precision": "exact",
         "attention": "openvino",
+        "tile_kb": 12,
+        "tile_columns": 13,
         "tuned": False,
         "properties": {"A": "B=C", "D": ""},
     }

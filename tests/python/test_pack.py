@@ -193,6 +193,21 @@ def test_options_of_another_value_are_refused(stock: Path, option: str) -> None:
         tokens(stock, **{option: True})
 
 
+@pytest.mark.parametrize("tiles", [{"tile_kb": 1}, {"tile_kb": 4096, "tile_columns": 64}])
+def test_tiles_change_no_result(packed: Path, tiles: dict[str, int]) -> None:
+    assert tokens(packed, **tiles)[0] == tokens(packed)[0]
+
+
+@pytest.mark.parametrize("option", ["tile_kb", "tile_columns"])
+def test_tiles_that_cannot_be_are_refused(stock: Path, option: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option} is 64, but packed is 'never'"):
+        tokens(stock, **{option: 64}, packed="never")
+    with pytest.raises(ValueError, match=rf"{option} is 0, expected a positive number or None"):
+        tokens(stock, **{option: 0})
+    with pytest.raises(ValueError, match=rf"{option} is 2000000, expected 1 to 1048576"):
+        tokens(stock, **{option: 2_000_000})
+
+
 def test_where_the_directory_cannot_be_written_the_cache_is(stock: Path, cache: Path) -> None:
     (stock / ".ovfast").touch()  # stands in for a directory that is read-only: root may write those
     expected, info = tokens(stock)

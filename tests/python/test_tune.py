@@ -19,7 +19,14 @@ from ovfast.model_dir import ModelDir
 from ovfast.tune import Choice, Round, choose, confirm, tune
 from ovfast.tuning import apply_tuning, read_tuning, tuning_path, write_tuning
 
-OPTIONS = ["num_threads", "attention", "inference_precision", "max_batch_tokens"]
+OPTIONS = [
+    "num_threads",
+    "attention",
+    "inference_precision",
+    "tile_kb",
+    "tile_columns",
+    "max_batch_tokens",
+]
 Fake = Callable[[Callable[[dict[str, Any]], float]], list[dict[str, Any]]]
 
 

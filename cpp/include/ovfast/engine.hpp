@@ -45,6 +45,11 @@ struct OVFAST_API EngineOptions {
     /// "int8_g128": the same with one scale for 128 values instead of 32, which is less precise and
     /// makes prompts faster where the weights have such groups, too. "exact": they stay f32.
     std::string activation_precision = "int8";
+    /// Packed weights that a thread takes at a time while answering, KiB, and output columns of a
+    /// linear layer that it takes at a time of a prompt; 0: 64 and 512. Results do not depend on
+    /// them.
+    int64_t tile_kb = 0;
+    int64_t tile_columns = 0;
     /// "auto": ovfast's own attention, with keys and values in bf16, where processor and model
     /// allow it and no property speaks of a KV cache; else OpenVINO's. "ovfast", "openvino": that
     /// one.

@@ -133,6 +133,16 @@ _ENGINE = {
         type=click.Choice(["auto", "ovfast", "openvino"]),
         help="Our own, the plugin's, or auto, the default: ours where it can run.",
     ),
+    "tile_kb": _option(
+        "--tile-kb",
+        type=int,
+        help="KiB of weights that a thread takes at a time while answering; the default is 64.",
+    ),
+    "tile_columns": _option(
+        "--tile-columns",
+        type=int,
+        help="Output columns that a thread takes at a time of a prompt; the default is 512.",
+    ),
     "tuned": _option(
         "--tuned/--no-tuned", help="Apply what `ovfast tune` chose, or not; the default is to."
     ),

@@ -14,6 +14,8 @@ _NAMES = {
     "attention": "attention",
     "inference_precision": "precision",
     "max_batch_tokens": "batch tokens",
+    "tile_kb": "weight tiles, KiB",
+    "tile_columns": "prompt tiles, columns",
     "activation_precision": "activations",
 }
 _EPILOG = """\b
@@ -42,7 +44,8 @@ def tune_command(
 ) -> None:
     """Find the options that run MODEL, a model directory or a GGUF file, fastest here.
 
-    Threads, attention, precision and the size of prefill chunks are chosen one after the other.
+    Threads, attention, precision, the tiles of the kernels and the size of prefill chunks are chosen
+    one after the other.
     Candidates are measured in turns, at least 3 rounds each: the time per output token (TPOT) after
     a short prompt, and the prefill of a prompt of 512 tokens (1024 for the chunks). The best has the
     least score, TPOT x 128 + prefill, in medians; the default stays unless what is saved exceeds
