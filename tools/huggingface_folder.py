@@ -27,9 +27,7 @@ def make(gguf: Path, out: Path) -> Path:
             return out
         with Staging(out) as staging:
             place, name = str(gguf.parent), gguf.name
-            model = AutoModelForCausalLM.from_pretrained(
-                place, gguf_file=name, dtype=torch.float16
-            )
+            model = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float16)
             # What it holds are plain numbers now, but it remembers their source and refuses.
             model.hf_quantizer = None
             del model.config.quantization_config
