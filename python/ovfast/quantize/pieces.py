@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ovfast.graph import constant_nodes
+
 __all__ = ["Key", "Piece", "Runner", "cut", "forget_state", "key_of"]
 
 Key = tuple[str, int]
@@ -141,8 +143,7 @@ class Runner:
             return taken[key].output(0)
 
         for node in piece.nodes:
-            for port in node.inputs():
-                source = port.get_source_output()
+            for port, source in zip(node.inputs(), node.input_values(), strict=True):
                 if self._comes_before(source, number):
                     port.replace_source_output(parameter(source))
         passed = {
@@ -177,10 +178,10 @@ class Runner:
 
     def _needed_after(self, number: int) -> set[Key]:
         return {
-            key_of(port.get_source_output())
+            key_of(value)
             for piece in self._pieces[number + 1 :]
             for node in piece.nodes
-            for port in node.inputs()
+            for value in node.input_values()
         }
 
 
@@ -190,7 +191,7 @@ def _computed(model: Any, targets: Sequence[Any]) -> list[Any]:
     waiting = [node.get_name() for node in targets]
     order = model.get_ordered_ops()
     sources = {
-        node.get_name(): [port.get_source_output().get_node().get_name() for port in node.inputs()]
+        node.get_name(): [value.get_node().get_name() for value in node.input_values()]
         for node in order
     }
     while waiting:
@@ -198,15 +199,9 @@ def _computed(model: Any, targets: Sequence[Any]) -> list[Any]:
         if name not in needed:
             needed.add(name)
             waiting += sources[name]
-    changing = set()
-    for node in order:
-        name = node.get_name()
-        if node.get_type_name() == "Parameter" or any(one in changing for one in sources[name]):
-            changing.add(name)
+    needed -= constant_nodes(model)
     return [
-        node
-        for node in order
-        if node.get_type_name() != "Parameter" and node.get_name() in needed & changing
+        node for node in order if node.get_type_name() != "Parameter" and node.get_name() in needed
     ]
 
 
