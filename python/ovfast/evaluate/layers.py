@@ -13,6 +13,7 @@ import numpy as np
 from ovfast import _core
 from ovfast.evaluate.logits import EXACT, graph_inputs, read_graph
 from ovfast.evaluate.worker import load_once
+from ovfast.graph import constant_nodes
 from ovfast.model_dir import ModelDir
 
 __all__ = ["LayerError", "LayerReport", "rank_layers"]
@@ -120,19 +121,14 @@ def _read_alike(core: Any, model_dir: Path, reference_dir: Path) -> tuple[Any, A
 
 def _layers(model: Any) -> dict[tuple[str, str], tuple[Any, list[int]]]:
     """(name, kind) -> node and its inputs that are no constants, of what multiplies by weights."""
-    constant: dict[str, bool] = {}
+    constant = constant_nodes(model)
     found = {}
     for node in model.get_ordered_ops():
-        sources = [value.get_source_output().get_node() for value in node.inputs()]
         kind = node.get_type_name()
-        constant[node.get_name()] = kind == "Constant" or (
-            bool(sources)
-            and kind != "ReadValue"  # the KV cache, which begins as a constant
-            and all(constant[source.get_name()] for source in sources)
-        )
-        dynamic = [i for i, source in enumerate(sources) if not constant[source.get_name()]]
+        sources = [value.get_node().get_name() for value in node.input_values()]
+        dynamic = [i for i, source in enumerate(sources) if source not in constant]
         multiplies = kind in _OPERATIONS or (kind == "MatMul" and len(dynamic) == 1)
-        if multiplies and not constant[node.get_name()]:
+        if multiplies and node.get_name() not in constant:
             key = _plain(node.get_friendly_name()), kind
             if key in found:
                 key = node.get_friendly_name(), kind

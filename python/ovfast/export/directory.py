@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ovfast import _core
-from ovfast.errors import Error, ModelError
+from ovfast.errors import ModelError
 from ovfast.export import ExportResult
 from ovfast.export.manifest import NAME, read_manifest, sha256, step, write_manifest
-from ovfast.export.staging import Staging, is_ours, locked
-from ovfast.export.target import check_target
+from ovfast.export.staging import is_ours
+from ovfast.export.target import written_directory
 from ovfast.model_dir import PACK_MANIFEST, ModelDir
 from ovfast.progress import Bar
 
@@ -48,12 +48,15 @@ def export_directory(
     if not (out_dir.exists() and out_dir.samefile(source)):
         if source.resolve() in out_dir.resolve().parents:
             raise ValueError(f"'{out_dir}' lies inside of '{source}'; choose another directory")
-        with Bar(source.resolve().name, progress) as bar, locked(out_dir, waiting=lambda: None):
-            reused = check_target(
+        with (
+            Bar(source.resolve().name, progress) as bar,
+            written_directory(
                 out_dir, force=force, is_same=lambda: _same(source, out_dir, packed)
-            )
-            if not reused:
-                _take(source, out_dir, packed, bar)
+            ) as place,
+        ):
+            if place is not None:
+                reused = False
+                _take(source, place, packed, bar)
         model = ModelDir.check(out_dir)
     manifest = read_manifest(out_dir)
     return ExportResult(
@@ -67,30 +70,24 @@ def export_directory(
     )
 
 
-def _take(source: Path, out_dir: Path, packed: bool, bar: Bar) -> None:
-    with Staging(out_dir) as staging:
-        try:
-            manifest = read_manifest(source)
-            origin = manifest["source"] if manifest else describe_model(source)
-            steps = list(manifest["steps"]) if manifest else []
-            notes = list(manifest.get("notes", [])) if manifest else []
-            report = _core.pack_model(source, staging.path, bar.show) if packed else None
-            for file in sorted(source.iterdir()):
-                if not is_model_file(file) or (staging.path / file.name).exists():
-                    continue
-                link_or_copy(file, staging.path / file.name)
-            if report is not None:
-                steps.append(step("pack", ("openvino",), model=_fingerprint(source)))
-                notes += report.notes
-                if not report.packed:
-                    notes.append("no weights of this model pack: it stays as it is")
-            else:
-                steps.append(step("take", ("openvino",)))
-            write_manifest(staging.path, source=origin, steps=steps, notes=notes)
-            ModelDir.check(staging.path)
-            staging.commit()
-        except OSError as error:
-            raise Error(f"cannot write '{out_dir}': {error.strerror}") from error
+def _take(source: Path, directory: Path, packed: bool, bar: Bar) -> None:
+    manifest = read_manifest(source)
+    origin = manifest["source"] if manifest else describe_model(source)
+    steps = list(manifest["steps"]) if manifest else []
+    notes = list(manifest.get("notes", [])) if manifest else []
+    report = _core.pack_model(source, directory, bar.show) if packed else None
+    for file in sorted(source.iterdir()):
+        if is_model_file(file) and not (directory / file.name).exists():
+            link_or_copy(file, directory / file.name)
+    if report is not None:
+        steps.append(step("pack", ("openvino",), model=_fingerprint(source)))
+        notes += report.notes
+        if not report.packed:
+            notes.append("no weights of this model pack: it stays as it is")
+    else:
+        steps.append(step("take", ("openvino",)))
+    write_manifest(directory, source=origin, steps=steps, notes=notes)
+    ModelDir.check(directory)
 
 
 def link_or_copy(file: Path, target: Path) -> None:

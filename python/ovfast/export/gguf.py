@@ -11,9 +11,8 @@ from ovfast import _core
 from ovfast.errors import Error, ModelError
 from ovfast.export import ExportResult
 from ovfast.export.manifest import BackgroundHash, read_manifest, sha256, step, write_manifest
-from ovfast.export.staging import Staging, locked
 from ovfast.export.stderr import HeldStderr
-from ovfast.export.target import check_target
+from ovfast.export.target import written_directory
 from ovfast.export.tokenizer import TokenizerJob
 from ovfast.model_dir import ModelDir
 from ovfast.progress import Bar
@@ -54,11 +53,10 @@ def export_gguf(
     def waiting() -> None:
         bar.show(0.0, "waiting for another export of this directory")
 
-    with Bar(source.name, progress) as bar, locked(out_dir, waiting=waiting):
-        reused = check_target(out_dir, force=force, is_same=is_same)
-        if not reused:
-            with Staging(out_dir) as staging:
-                report, digest = _convert(source, staging.path, digest, packed, bar)
+    with Bar(source.name, progress) as bar:
+        with written_directory(out_dir, force=force, is_same=is_same, waiting=waiting) as place:
+            if place is not None:
+                report, digest = _convert(source, place, digest, packed, bar)
                 if _fingerprint(source) != before:
                     raise ModelError(f"'{source}' changed while it was exported; try again")
                 description = {
@@ -70,18 +68,14 @@ def export_gguf(
                     "tensor_types": types,
                 }
                 notes = report.notes if report.packed else [*_notes(types), *report.notes]
-                write_manifest(staging.path, source=description, steps=[made_by], notes=notes)
-                ModelDir.check(staging.path)
-                try:
-                    staging.commit()
-                except OSError as error:
-                    raise Error(f"cannot write '{out_dir}': {error.strerror}") from error
+                write_manifest(place, source=description, steps=[made_by], notes=notes)
+                ModelDir.check(place)
         bar.show(1.0, "done")
     model, manifest = ModelDir.check(out_dir), read_manifest(out_dir)
     return ExportResult(
         model_dir=out_dir,
         source=source,
-        reused=reused,
+        reused=place is None,
         seconds=time.perf_counter() - start,
         weights_bytes=model.weights_bytes,
         packed=model.packed,

@@ -19,8 +19,7 @@ from ovfast.errors import Error, ModelError
 from ovfast.export.child import run_child
 from ovfast.export.isolation import OPTIMUM_REQUIREMENTS, isolated_python
 from ovfast.export.manifest import read_manifest, sha256, step, write_manifest
-from ovfast.export.staging import Staging, locked
-from ovfast.export.target import check_target
+from ovfast.export.target import written_directory
 from ovfast.export.tokenizer import TokenizerJob
 from ovfast.model_dir import ModelDir, check_ir
 from ovfast.progress import Bar
@@ -123,28 +122,28 @@ def export_huggingface(
     python: Path | None = None
     if not _holds(out_dir, origin, made_by, verify):
         python = _interpreter(isolated, progress, verbose)
-    with Bar(source.resolve().name, progress) as bar, locked(out_dir, waiting):
-        reused = check_target(
-            out_dir, force=force, is_same=lambda: _holds(out_dir, origin, made_by, verify)
-        )
-        if not reused:
+    with (
+        Bar(source.resolve().name, progress) as bar,
+        written_directory(
+            out_dir,
+            force=force,
+            is_same=lambda: _holds(out_dir, origin, made_by, verify),
+            waiting=waiting,
+        ) as place,
+    ):
+        if place is not None:
             python = python or _interpreter(isolated, False, verbose)
             optimum = _Optimum(python, source.resolve(), asked, verbose)
-            try:
-                with Staging(out_dir) as staging:
-                    notes, answer = _write(optimum, staging.path, packed, bar)
-                    write_manifest(staging.path, source=origin, steps=[made_by], notes=notes)
-                    if verify:
-                        _verify(optimum, staging.path, answer, bar)
-                    bar.show(1.0, "writing to disk")
-                    staging.commit()
-            except OSError as error:
-                raise Error(f"cannot write '{out_dir}': {error.strerror or error}") from error
+            notes, answer = _write(optimum, place, packed, bar)
+            write_manifest(place, source=origin, steps=[made_by], notes=notes)
+            if verify:
+                _verify(optimum, place, answer, bar)
+            bar.show(1.0, "writing to disk")
     manifest = read_manifest(out_dir) or {}
     return ExportResult(
         model_dir=out_dir,
         source=source,
-        reused=reused,
+        reused=place is None,
         seconds=time.perf_counter() - start,
         weights_bytes=sum(xml.with_suffix(".bin").stat().st_size for xml in _graphs(out_dir)),
         packed=_is_language_model(out_dir) and ModelDir.check(out_dir).packed,

@@ -1,14 +1,16 @@
-"""What may be written over."""
+"""What may be written over, and writing there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ovfast.errors import Error
 from ovfast.export.manifest import NAME
-from ovfast.export.staging import is_ours
+from ovfast.export.staging import Staging, is_ours, locked
 
-__all__ = ["check_target"]
+__all__ = ["check_target", "written_directory"]
 
 
 def check_target(out_dir: Path, *, force: bool, is_same: Callable[[], bool]) -> bool:
@@ -40,3 +42,37 @@ def check_target(out_dir: Path, *, force: bool, is_same: Callable[[], bool]) -> 
         f"'{out_dir}' holds another model, or one from another version or an unfinished export; "
         "replace it with --force (force=True) or choose another directory"
     )
+
+
+@contextlib.contextmanager
+def written_directory(
+    out_dir: Path,
+    *,
+    force: bool,
+    is_same: Callable[[], bool] = lambda: False,
+    waiting: Callable[[], None] = lambda: None,
+    resumes: bool = False,
+) -> Iterator[Path | None]:
+    """Let a block write a directory, which appears whole after it, or not at all if it raises.
+
+    Args:
+        out_dir: As for `check_target`.
+        force: As for `check_target`.
+        is_same: As for `check_target`.
+        waiting: Called once when somebody else writes the directory.
+        resumes: The block goes on with what lies in `resumable(out_dir)`.
+
+    Yields the folder to write to; None when there is nothing to do, since `is_same` says so.
+
+    Raises ValueError as `check_target`, Error when the directory cannot be written.
+    """
+    with locked(out_dir, waiting, resumes=resumes):
+        if check_target(out_dir, force=force, is_same=is_same):
+            yield None
+            return
+        try:
+            with Staging(out_dir) as staging:
+                yield staging.path
+                staging.commit()
+        except OSError as error:
+            raise Error(f"cannot write '{out_dir}': {error.strerror or error}") from error

@@ -16,8 +16,7 @@ from ovfast import _core
 from ovfast.errors import Error, ModelError
 from ovfast.export import directory as directories
 from ovfast.export.manifest import NAME, read_manifest, sha256, step, write_manifest
-from ovfast.export.staging import Staging, locked
-from ovfast.export.target import check_target
+from ovfast.export.target import written_directory
 from ovfast.model_dir import ModelDir
 from ovfast.progress import Bar
 from ovfast.quantize import QuantizeResult
@@ -61,28 +60,28 @@ def quantize_directory(
     def waiting() -> None:
         bar.show(0.0, "waiting for somebody else who writes this directory")
 
-    with Bar(source.resolve().name, progress) as bar, locked(out_dir, waiting=waiting):
-        reused = check_target(
-            out_dir, force=force, is_same=lambda: _holds(out_dir, made_by, packed, prove)
-        )
-        if not reused:
-            with Staging(out_dir) as staging:
-                try:
-                    _write(staging.path, model, options, calibration, progress, notes)
-                    _finish(staging.path, source, made_by, packed, notes, bar)
-                    quality = _prove(staging.path, source, prove, progress)
-                    if quality is not None:
-                        _add_quality(staging.path, quality)
-                    ModelDir.check(staging.path)
-                    staging.commit()
-                except OSError as error:
-                    raise Error(f"cannot write '{out_dir}': {error.strerror}") from error
+    with (
+        Bar(source.resolve().name, progress) as bar,
+        written_directory(
+            out_dir,
+            force=force,
+            is_same=lambda: _holds(out_dir, made_by, packed, prove),
+            waiting=waiting,
+        ) as place,
+    ):
+        if place is not None:
+            _write(place, model, options, calibration, progress, notes)
+            _finish(place, source, made_by, packed, notes, bar)
+            quality = _prove(place, source, prove, progress)
+            if quality is not None:
+                _add_quality(place, quality)
+            ModelDir.check(place)
     result, manifest = ModelDir.check(out_dir), read_manifest(out_dir) or {}
     return QuantizeResult(
         model_dir=out_dir,
         source=source,
         recipe=recipe,
-        reused=reused,
+        reused=place is None,
         seconds=time.perf_counter() - start,
         weights_bytes=result.weights_bytes,
         source_bytes=model.weights_bytes,

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovfast.errors import ModelError
+from ovfast.graph import constant_nodes
 from ovfast.quantize.halves import HALVES_SUFFIX, Halves, as_constant, empty_halves
 
 __all__ = [
@@ -54,20 +55,13 @@ class Weight(NamedTuple):
 def weights_of(model: Any) -> list[Weight]:
     """Weights of MatMul and Gather in an `openvino.Model` (those that have at least a matrix)."""
     found: dict[str, Weight] = {}
-    constant: dict[str, bool] = {}
+    constant = constant_nodes(model)
     for node in model.get_ordered_ops():
-        sources = [value.get_source_output().get_node() for value in node.inputs()]
-        kind = node.get_type_name()
-        constant[node.get_name()] = kind == "Constant" or (
-            bool(sources)
-            and kind != "ReadValue"  # the KV cache, which begins as a constant
-            and all(constant[source.get_name()] for source in sources)
-        )
-        position = _POSITIONS.get(kind)
-        if position is None or constant[node.get_name()]:
+        position = _POSITIONS.get(node.get_type_name())
+        if position is None or node.get_name() in constant:
             continue
-        source = sources[position]
-        if constant[source.get_name()] and len(source.output(0).get_partial_shape()) > 1:
+        source = node.input_value(position).get_node()
+        if source.get_name() in constant and len(source.output(0).get_partial_shape()) > 1:
             weight = Weight(source.output(0), [])
             found.setdefault(source.get_name(), weight).takers.append(node.input(position))
     return list(found.values())

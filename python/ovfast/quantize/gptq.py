@@ -9,7 +9,7 @@ NNCF has a GPTQ of its own, which takes many minutes for a model of half a billi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from ovfast.errors import ModelError
 from ovfast.quantize.expand import Weight, affine_parts, constant_of, numbers_of, weights_of
+from ovfast.quantize.halves import let_go
+from ovfast.quantize.pieces import Key, Piece, Runner, cut, forget_state, key_of
 
 __all__ = ["improve_codes", "layer_inputs", "round_columns"]
 
@@ -27,12 +29,7 @@ _RANGES = {"i4": (-8, 7), "u4": (0, 15)}
 _BLOCK = 32  # columns after which the rest is brought up to date, in one product
 _ROWS = 1024  # of inputs that are multiplied with themselves at a time
 _DAMPING = 0.01  # of the mean of the diagonal; the paper's
-_MOST_BYTES = 1 << 30  # of second moments at a time; each time all texts go through the model
-_EXACT = {
-    "INFERENCE_PRECISION_HINT": "f32",
-    "KV_CACHE_PRECISION": "f32",
-    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
-}
+_MOST_BYTES = 256 << 20  # of second moments and compiled weights at a time
 
 
 def layer_inputs(model: Any) -> dict[str, tuple[Any, Any]]:
@@ -75,13 +72,36 @@ def improve_codes(
         for taker in weight.takers
         if _has_codes(weight)
     }
-    wanted = [name for name in inputs if name in layers]
+    wanted = [
+        node
+        for node in original.get_ordered_ops()
+        if node.get_friendly_name() in inputs.keys() & layers
+    ]
+    for _, constant in inputs.values():
+        let_go(constant.data)  # compression has read it
+    forget_state(original)
+
+    def cost(node: Any, piece: Piece) -> int:
+        output, constant = inputs[node.get_friendly_name()]
+        rows, columns = (int(size) for size in constant.get_output_shape(0))
+        there = {key_of(inputs[one.get_friendly_name()][0]) for one in piece.targets}
+        # The plugin holds weights in f32, and once more in the order in which it reads them.
+        return 8 * rows * columns + (0 if key_of(output) in there else 4 * columns**2)
+
+    length = max(array.size for sample in samples for array in sample.values())
+    pieces = cut(original, wanted, cost, _MOST_BYTES, length)
+    runner = Runner(original, pieces, samples)
     done = 0
-    for names in _portions(wanted, inputs):
-        moments = _second_moments(original, names, inputs, samples)
+    for piece in pieces:
+        progress(done / len(wanted), "running the calibration texts (GPTQ)")
+        names = [node.get_friendly_name() for node in piece.targets]
+        outputs = {key_of(inputs[name][0]): inputs[name][0] for name in names}
+        moments = _second_moments(outputs, runner.run(list(outputs.values())))
         for name in names:
             progress(done / len(wanted), "rounding column by column (GPTQ)")
-            _improve(layers[name], inputs[name][1], moments[_key(inputs[name][0])])
+            output, constant = inputs[name]
+            _improve(layers[name], constant, moments[key_of(output)])
+            let_go(constant.data)
             done += 1
     return done
 
@@ -104,7 +124,7 @@ def round_columns(
     rows, columns = weight.shape
     group = columns // scales.shape[1]
     order = np.argsort(-np.diag(moment), kind="stable")
-    factor = _inverse_factor(moment[np.ix_(order, order)])
+    factor = _inverse_factor(moment, order)
     left = np.ascontiguousarray(weight[:, order].T)  # a column at a time is then contiguous
     codes = np.empty((columns, rows), np.int8)
     for first in range(0, columns, _BLOCK):
@@ -118,27 +138,29 @@ def round_columns(
             error = (left[i] - (code - zero) * scale) / factor[i, i]
             left[i + 1 : last] -= factor[i, i + 1 : last, None] * error
             errors[i - first] = error
-        left[last:] -= factor[first:last, last:].T @ errors
+        left[last:] -= np.ascontiguousarray(factor[first:last, last:]).T @ errors
     return np.ascontiguousarray(codes.T)
 
 
-def _inverse_factor(moment: Floats) -> Floats:
-    """Upper Cholesky factor of the inverse of the damped matrix."""
+def _inverse_factor(moment: Floats, order: npt.NDArray[np.intp]) -> Floats:
+    """Upper Cholesky factor of the inverse of the damped matrix, its columns in that order."""
     from scipy.linalg import lapack
 
-    damped = moment.copy()
+    # From the last to the first, H = L LT; the other way round that is R RT with an upper R, whose
+    # inverse is the factor.
+    turned = order[::-1]
+    damped = moment[np.ix_(turned, turned)]
     diagonal = np.diag(damped).copy()
     diagonal[diagonal == 0] = 1.0  # columns that nothing excites
     np.fill_diagonal(damped, diagonal + np.float32(_DAMPING) * diagonal.mean())
-    factor, fault = lapack.spotrf(damped, lower=1)
+    # It is symmetric; transposed it is as LAPACK wants it, and no copy.
+    factor, fault = lapack.spotrf(damped.T, lower=1, overwrite_a=1)
     if fault == 0:
-        inverse, fault = lapack.spotri(factor, lower=1, overwrite_c=1)
-    if fault == 0:
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        factor, fault = lapack.spotrf(inverse, lower=0, overwrite_a=1)
+        factor, fault = lapack.strtri(factor, lower=1, overwrite_c=1)
     if fault != 0:
         raise ModelError("the activations of a layer say too little to round by (GPTQ)")
-    return np.ascontiguousarray(np.triu(factor))
+    upper: Floats = factor[::-1, ::-1]
+    return upper
 
 
 def _has_codes(weight: Weight) -> bool:
@@ -146,62 +168,35 @@ def _has_codes(weight: Weight) -> bool:
     return parts is not None and parts[1].get_element_type().get_type_name() in _RANGES
 
 
-def _key(output: Any) -> tuple[str, int]:
-    return output.get_node().get_name(), output.get_index()
+def _second_moments(outputs: dict[Key, Any], runs: Iterable[list[Any]]) -> dict[Key, Floats]:
+    """Sums of x xT over the values of the outputs in all runs."""
+    from scipy.linalg import blas
 
+    moments: dict[Key, Floats] = {}
+    rows: dict[Key, list[Floats]] = {key: [] for key in outputs}
 
-def _portions(names: list[str], inputs: dict[str, tuple[Any, Any]]) -> Iterator[list[str]]:
-    """Names in their order, as many at a time as have room for second moments."""
-    portion: list[str] = []
-    keys: dict[tuple[str, int], int] = {}
-    for name in names:
-        output, constant = inputs[name]
-        keys[_key(output)] = 4 * constant.get_output_shape(0)[1] ** 2
-        if portion and sum(keys.values()) > _MOST_BYTES:
-            yield portion
-            portion, keys = [], {_key(output): keys[_key(output)]}
-        portion.append(name)
-    if portion:
-        yield portion
-
-
-def _second_moments(
-    original: Any,
-    names: list[str],
-    inputs: dict[str, tuple[Any, Any]],
-    samples: list[dict[str, Any]],
-) -> dict[tuple[str, int], Floats]:
-    import openvino as ov
-    from openvino import opset13 as ops
-
-    outputs = {_key(inputs[name][0]): inputs[name][0] for name in names}
-    results = [ops.result(output) for output in outputs.values()]
-    model = ov.Model(
-        results, original.get_sinks(), original.get_parameters(), original.get_variables(), "inputs"
-    )
-    request = ov.Core().compile_model(model, "CPU", _EXACT).create_infer_request()
-    moments: dict[tuple[str, int], Floats] = {}
-    rows: dict[tuple[str, int], list[Floats]] = {key: [] for key in outputs}
-
-    def add(key: tuple[str, int]) -> None:
+    def add(key: Key) -> None:
         x = np.concatenate(rows[key])
+        rows[key].clear()
         if not np.isfinite(x).all():
             raise ModelError(f"the input of a layer is not finite: '{key[0]}'")
-        product = x.T @ x
-        if key in moments:
-            moments[key] += product
-        else:
-            moments[key] = product
-        rows[key].clear()
+        if key not in moments:
+            moments[key] = np.zeros((x.shape[1], x.shape[1]), np.float32, order="F")
+        blas.ssyrk(1.0, x.T, 1.0, moments[key], lower=1, overwrite_c=1)
 
-    for sample in samples:
-        request.reset_state()
-        request.infer(sample)
-        for i, key in enumerate(outputs):
-            data = request.get_output_tensor(i).data
+    for values in runs:
+        for key, data in zip(outputs, values, strict=True):
             rows[key].append(np.array(data, np.float32).reshape(-1, data.shape[-1]))
-            if sum(map(len, rows[key])) >= _ROWS or sample is samples[-1]:
+            if sum(map(len, rows[key])) >= _ROWS:
                 add(key)
+    for key in outputs:
+        if rows[key]:
+            add(key)
+        moment = moments[key]
+        for first in range(0, len(moment), _ROWS):  # ssyrk writes one half
+            part, rest = slice(first, first + _ROWS), slice(first + _ROWS, None)
+            moment[part, part] += np.tril(moment[part, part], -1).T
+            moment[part, rest] = moment[rest, part].T
     return moments
 
 

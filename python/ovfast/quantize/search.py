@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ovfast.errors import Error
-from ovfast.export.staging import Staging, locked
-from ovfast.export.target import check_target
+from ovfast.export.target import written_directory
 from ovfast.quantize import QuantizeResult, quantize
 
 __all__ = ["CLASSES", "SearchResult", "Trial", "format_trials", "parse_size", "search"]
@@ -115,38 +114,32 @@ def search(
     source, out_dir = Path(model_dir).expanduser(), Path(out_dir).expanduser()
     measure = measure or _Measurement(positions)
     classes = CLASSES if max_kl is not None else tuple(reversed(CLASSES))
-    with locked(out_dir, waiting=lambda: None):
-        check_target(out_dir, force=force, is_same=lambda: False)
-        with Staging(out_dir) as staging:
-            trials: list[Trial] = []
-            kept: QuantizeResult | None = None
-            for recipes in classes:
-                best, kept = None, None
-                for recipe in recipes:
-                    candidate = staging.path / recipe
-                    made = quantize(
-                        source, candidate, recipe, packed=packed, force=force, progress=progress
-                    )
-                    trial = _judge(made, source, limit, max_kl, measure)
-                    trials.append(trial)
-                    report(trial)
-                    if trial.passed and (best is None or _better(trial, best, max_kl)):
-                        best, kept = trial, made
-                    for path in staging.path.iterdir():
-                        if kept is None or path != kept.model_dir:
-                            shutil.rmtree(path)
-                if kept is not None or _hopeless(trials[-len(recipes) :], limit, max_kl):
-                    break
-            if kept is None:
-                raise Error(f"no recipe passes:\n{format_trials(trials)}")
-            for file in list(kept.model_dir.iterdir()):
-                file.rename(staging.path / file.name)
-            kept.model_dir.rmdir()
-            _write(staging.path, trials, kept.recipe, limit, max_kl)
-            try:
-                staging.commit()
-            except OSError as error:
-                raise Error(f"cannot write '{out_dir}': {error.strerror}") from error
+    with written_directory(out_dir, force=force) as place:
+        assert place is not None
+        trials: list[Trial] = []
+        kept: QuantizeResult | None = None
+        for recipes in classes:
+            best, kept = None, None
+            for recipe in recipes:
+                made = quantize(
+                    source, place / recipe, recipe, packed=packed, force=force, progress=progress
+                )
+                trial = _judge(made, source, limit, max_kl, measure)
+                trials.append(trial)
+                report(trial)
+                if trial.passed and (best is None or _better(trial, best, max_kl)):
+                    best, kept = trial, made
+                for path in place.iterdir():
+                    if kept is None or path != kept.model_dir:
+                        shutil.rmtree(path)
+            if kept is not None or _hopeless(trials[-len(recipes) :], limit, max_kl):
+                break
+        if kept is None:
+            raise Error(f"no recipe passes:\n{format_trials(trials)}")
+        for file in list(kept.model_dir.iterdir()):
+            file.rename(place / file.name)
+        kept.model_dir.rmdir()
+        _write(place, trials, kept.recipe, limit, max_kl)
     return SearchResult(replace(kept, model_dir=out_dir), trials)
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ovfast.errors import Error
 from ovfast.export.manifest import step, write_manifest
-from ovfast.export.staging import Staging, locked
-from ovfast.export.target import check_target
+from ovfast.export.target import written_directory
 from ovfast.training.checks import call, check_input, load_torchao, require
 from ovfast.training.outputs import flatten
 
@@ -95,38 +94,33 @@ def export_model(
         check_reached(reached, expect_sparsity)
 
     out_dir = Path(out_dir).expanduser()
-    with locked(out_dir, waiting=lambda: None):
-        check_target(out_dir, force=force, is_same=lambda: False)
+    with written_directory(out_dir, force=force) as place:
+        assert place is not None
         plain = copy.deepcopy(model).eval()
         with torch.no_grad():
             expected = [value.cpu().numpy() for value in flatten(call(plain, example_input))]
         plain = _strip(plain, example_input, hooks)
         converted = _convert(plain, example_input, dict(zip(inputs, shapes, strict=True)))
-        with Staging(out_dir) as staging:
-            try:
-                import openvino
+        import openvino
 
-                openvino.save_model(
-                    converted, staging.path / "openvino_model.xml", compress_to_fp16=compress_to_f16
+        openvino.save_model(
+            converted, place / "openvino_model.xml", compress_to_fp16=compress_to_f16
+        )
+        difference = _compare(expected, example_input, place)
+        write_manifest(
+            place,
+            source={"kind": "torch", "class": type(model).__qualname__},
+            steps=[
+                step(
+                    "training",
+                    ("torch", "nncf", "openvino"),
+                    form=hooks.form,
+                    sparsity=reached,
+                    difference=difference,
                 )
-                difference = _compare(expected, example_input, staging.path)
-                write_manifest(
-                    staging.path,
-                    source={"kind": "torch", "class": type(model).__qualname__},
-                    steps=[
-                        step(
-                            "training",
-                            ("torch", "nncf", "openvino"),
-                            form=hooks.form,
-                            sparsity=reached,
-                            difference=difference,
-                        )
-                    ],
-                )
-                size = (staging.path / "openvino_model.bin").stat().st_size
-                staging.commit()
-            except OSError as error:
-                raise Error(f"cannot write '{out_dir}': {error.strerror}") from error
+            ],
+        )
+        size = (place / "openvino_model.bin").stat().st_size
     return TrainingExport(
         model_dir=out_dir,
         form=hooks.form,

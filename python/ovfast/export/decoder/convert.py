@@ -18,8 +18,8 @@ from ovfast.export.decoder.plan import Plan, make_plan
 from ovfast.export.decoder.weight_format import formats
 from ovfast.export.decoder.writer import check_space, write_weights
 from ovfast.export.manifest import read_manifest, step, write_manifest
-from ovfast.export.staging import Staging, locked, resumable
-from ovfast.export.target import check_target
+from ovfast.export.staging import resumable
+from ovfast.export.target import written_directory
 from ovfast.export.tokenizer import TokenizerJob
 from ovfast.model_dir import ModelDir
 from ovfast.progress import Bar
@@ -54,35 +54,35 @@ def convert(
     def waiting() -> None:
         bar.show(0.0, "waiting for another export of this directory")
 
-    with Bar(source.resolve().name, progress) as bar, locked(out_dir, waiting, resumes=True):
-        work = resumable(out_dir)
-        reused = check_target(
-            out_dir, force=force, is_same=lambda: _holds(out_dir, origin, made_by)
-        )
-        if not reused:
-            # A kill leaves the work for the next run; whatever we get to know of, does not.
-            try:
-                with Staging(out_dir) as staging:
+    with Bar(source.resolve().name, progress) as bar:
+        with written_directory(
+            out_dir,
+            force=force,
+            is_same=lambda: _holds(out_dir, origin, made_by),
+            waiting=waiting,
+            resumes=True,
+        ) as place:
+            if place is not None:
+                # A kill leaves the work for the next run; whatever we get to know of, does not.
+                work = resumable(out_dir)
+                try:
                     notes = _notes(layers.text, tables.text)
                     notes += [*plan.notes, *config.notes]
                     work.mkdir(exist_ok=True)
                     key = json.dumps([origin["sha256"], made_by, plan.size])
                     notes += _write(
-                        checkpoint, config, plan, work, staging.path, key, packed=packed, bar=bar
+                        checkpoint, config, plan, work, place, key, packed=packed, bar=bar
                     )
-                    write_manifest(staging.path, source=origin, steps=[made_by], notes=notes)
-                    ModelDir.check(staging.path)
-                    staging.commit()
-            except OSError as error:
-                raise Error(f"cannot write '{out_dir}': {error.strerror}") from error
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+                    write_manifest(place, source=origin, steps=[made_by], notes=notes)
+                    ModelDir.check(place)
+                finally:
+                    shutil.rmtree(work, ignore_errors=True)
         bar.show(1.0, "done")
     model, manifest = ModelDir.check(out_dir), read_manifest(out_dir)
     return ExportResult(
         model_dir=out_dir,
         source=source,
-        reused=reused,
+        reused=place is None,
         seconds=time.perf_counter() - start,
         weights_bytes=model.weights_bytes,
         packed=model.packed,
