@@ -1,9 +1,16 @@
+#include <dlfcn.h>
+
 #include <openvino/core/extension.hpp>
 #include <openvino/core/op_extension.hpp>
+#include <openvino/frontend/extension/op.hpp>
+#include <openvino/frontend/onnx/extension/op.hpp>
+#include <openvino/frontend/pytorch/extension/op.hpp>
+#include <openvino/frontend/tensorflow/extension/op.hpp>
 #include <openvino/runtime/core.hpp>
 
 #include "kernels/cpu_features.hpp"
 #include "kernels/linear.hpp"
+#include "ops/device_ops.hpp"
 #include "ops/lm_head.hpp"
 #include "ops/packed_ops.hpp"
 #include "ovfast/ops.hpp"
@@ -15,7 +22,10 @@ std::vector<ov::Extension::Ptr> extensions() {
     return {std::make_shared<ov::OpExtension<FullyConnected>>(),
             std::make_shared<ov::OpExtension<QKV>>(), std::make_shared<ov::OpExtension<GatedMLP>>(),
             std::make_shared<ov::OpExtension<Embedding>>(),
-            std::make_shared<ov::OpExtension<LMHead>>()};
+            std::make_shared<ov::OpExtension<LMHead>>(),
+            std::make_shared<ov::OpExtension<SwiGLU>>(),
+            std::make_shared<ov::OpExtension<AddRMSNorm>>(),
+            std::make_shared<ov::OpExtension<Int4MatMul>>()};
 }
 
 }  // namespace
