@@ -1,5 +1,8 @@
 #include "ops/device_ops.hpp"
 
+#include <cstring>
+#include <string>
+
 #include "ops/op_checks.hpp"
 
 // Graph side of the operations; what they compute on the CPU stands in device_ops_cpu.cpp.
@@ -41,6 +44,15 @@ void check_same(const ov::Node& node, size_t index, const char* what, ov::Partia
                           ", got ", node.get_input_partial_shape(index));
 }
 
+/// The bits of a float attribute as one more attribute, NAME_bits, for the OpenCL kernel: the GPU
+/// plugin writes floats with six decimals. What a file says there does not count.
+void show_bits(ov::AttributeVisitor& visitor, const std::string& name, float value) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, &value, sizeof bits);
+    auto shown = static_cast<int64_t>(bits);
+    visitor.on_attribute(name + "_bits", shown);
+}
+
 }  // namespace
 
 SwiGLU::SwiGLU(const ov::Output<ov::Node>& gate, const ov::Output<ov::Node>& up, float alpha)
@@ -58,6 +70,7 @@ void SwiGLU::validate_and_infer_types() {
 
 bool SwiGLU::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("alpha", alpha_);
+    show_bits(visitor, "alpha", alpha_);
     return true;
 }
 
@@ -90,6 +103,7 @@ void AddRMSNorm::validate_and_infer_types() {
 
 bool AddRMSNorm::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("epsilon", epsilon_);
+    show_bits(visitor, "epsilon", epsilon_);
     return true;
 }
 

@@ -25,6 +25,9 @@ OVFAST_API void register_ops(ov::Core& core, bool gpu = true);
 /// opencl/ovfast_ops.xml.
 OVFAST_API std::filesystem::path kernel_config();
 
+/// Types of all operations, "FullyConnected", "SwiGLU", ...
+OVFAST_API std::vector<std::string> operation_names();
+
 /// Instruction sets that kernels exist for and this machine can run: "scalar", "avx2", "avx_vnni",
 /// "avx512_vnni", "amx". OVFAST_FORCE_ISA names one of them.
 OVFAST_API std::vector<std::string> supported_isas();
