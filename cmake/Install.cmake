@@ -6,6 +6,8 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS ovfast ovfast_ops EXPORT ovfastTargets LIBRARY DESTINATION lib)
+# Beside lib/: libovfast_ops.so finds it relative to itself.
+install(DIRECTORY cpp/opencl/ DESTINATION opencl FILES_MATCHING PATTERN "*.cl" PATTERN "*.xml")
 install(DIRECTORY cpp/include/ DESTINATION include FILES_MATCHING PATTERN "*.hpp")
 
 set(config_dir lib/cmake/ovfast)

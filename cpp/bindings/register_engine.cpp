@@ -68,7 +68,9 @@ void register_options(py::module_& m) {
                  return options;
              }),
              "Takes the attributes as keywords; an unknown one raises TypeError.")
-        .def_readwrite("device", &EngineOptions::device, "OpenVINO device: \"CPU\".")
+        .def_readwrite(
+            "device", &EngineOptions::device,
+            "OpenVINO device: \"CPU\", \"GPU\", \"GPU.1\", \"AUTO\", \"HETERO:GPU,CPU\", ...")
         .def_readwrite("kv_cache_gb", &EngineOptions::kv_cache_gb,
                        "Hard bound of the KV cache, GiB; 0 derives it from free memory.")
         .def_readwrite("max_batch_tokens", &EngineOptions::max_batch_tokens,
@@ -96,6 +98,8 @@ void register_options(py::module_& m) {
         .def_readwrite(
             "tile_columns", &EngineOptions::tile_columns,
             "Output columns of a linear layer that it takes at a time of a prompt; 0: 512.")
+        .def_readwrite("gpu_operations", &EngineOptions::gpu_operations,
+                       "On a GPU: \"openvino\" or \"ovfast\", whose OpenCL kernels it then uses.")
         .def_readwrite("attention", &EngineOptions::attention,
                        "\"auto\", \"ovfast\" (keys and values in bf16) or \"openvino\".")
         .def_property(
@@ -125,6 +129,12 @@ void register_options(py::module_& m) {
         .def_readonly("compile_seconds", &EngineInfo::compile_seconds)
         .def_readonly("lm_head_rows", &EngineInfo::lm_head_rows,
                       "Whether logits are computed only for the tokens that are sampled.")
+        .def_readonly("prefix_caching", &EngineInfo::prefix_caching,
+                      "Whether the model can reuse keys and values of another sequence.")
+        .def_readonly("execution_devices", &EngineInfo::execution_devices,
+                      "Where OpenVINO put the model, ['GPU.0']; empty on the CPU.")
+        .def_readonly("gpu_operations", &EngineInfo::gpu_operations,
+                      "Operations of ovfast in the graph on the GPU.")
         .def_readonly("attention", &EngineInfo::attention, "\"ovfast\" or \"openvino\".")
         .def_readonly("fused_layers", &EngineInfo::fused_layers,
                       "Decoder layers that run as one operation.")

@@ -82,6 +82,8 @@ void register_ops(py::module_& m) {
     m.def("supported_isas", &supported_isas,
           "Instruction sets that kernels exist for and this machine can run: 'scalar', 'avx2', "
           "'avx_vnni', 'avx512_vnni', 'amx'. OVFAST_FORCE_ISA names one of them.");
+    m.def("operation_names", &operation_names,
+          "Types of all operations in libovfast_ops.so: 'FullyConnected', 'SwiGLU', ...");
     m.def("kernel_calls", &kernel_calls,
           "(name, calls) of each kernel in this process: which path was taken.");
     m.def("pack_weights", &pack_weights, py::arg("codes"), py::arg("scales"),

@@ -11,7 +11,7 @@
 #include <mutex>
 #include <thread>
 
-#include "engine/paged_model.hpp"
+#include "engine/decoder_model.hpp"
 #include "engine/request.hpp"
 #include "engine/scheduler.hpp"
 #include "engine/sequence.hpp"
@@ -67,16 +67,18 @@ struct Engine::Impl {
          const EngineOptions& engine_options)
         : tokenizer(std::move(text)),
           options(to_keep(engine_options, *tokenizer)),
-          model(model_dir, engine_options),
+          model(load_decoder(model_dir, engine_options)),
           vocabulary(
-              std::min(model.info().vocab_size, static_cast<int64_t>(tokenizer->vocab_size()))),
-          scheduler(
-              {options.max_batch_tokens, options.max_sequences, model.info().kv_block_tokens,
-               options.prefix_caching ? model.info().max_context / model.info().kv_block_tokens
-                                      : 0},
-              static_cast<int32_t>(model.info().kv_blocks),
-              [this](int32_t from, int32_t to) { model.copy_block(from, to); }),
-          arena(model.info().threads),
+              std::min(model->info().vocab_size, static_cast<int64_t>(tokenizer->vocab_size()))),
+          scheduler({options.max_batch_tokens, options.max_sequences, model->info().kv_block_tokens,
+                     options.prefix_caching && model->info().prefix_caching
+                         ? model->info().max_context / model->info().kv_block_tokens
+                         : 0},
+                    static_cast<int32_t>(model->info().kv_blocks),
+                    {[this](int32_t from, int32_t to) { model->copy_block(from, to); },
+                     [this](uint64_t from, uint64_t to) { model->fork(from, to); },
+                     [this](uint64_t sequence) { model->release(sequence); }}),
+          arena(model->info().threads),
           thread([this] { work(); }) {}
 
     ~Impl() {
@@ -101,7 +103,7 @@ struct Engine::Impl {
 
     std::shared_ptr<const Tokenizer> tokenizer;
     const EngineOptions options;
-    PagedModel model;
+    const std::unique_ptr<DecoderModel> model;
     const int64_t vocabulary;  // ids that both the model and the tokenizer know
 
     // Shared with the submitting threads.
@@ -136,10 +138,10 @@ void Engine::Impl::check(const std::vector<int64_t>& prompt_ids,
         }
     }
     for (const int64_t id : params.stop_token_ids) {
-        if (id >= model.info().vocab_size) {
+        if (id >= model->info().vocab_size) {
             throw std::invalid_argument("stop_token_ids has " + std::to_string(id) +
                                         ", expected ids in [0, " +
-                                        std::to_string(model.info().vocab_size) + ")");
+                                        std::to_string(model->info().vocab_size) + ")");
         }
     }
     if (params.n > options.max_sequences) {
@@ -148,7 +150,7 @@ void Engine::Impl::check(const std::vector<int64_t>& prompt_ids,
                             " sequences at once (max_sequences)");
     }
     const auto length = static_cast<int64_t>(prompt_ids.size());
-    const EngineInfo& info = model.info();
+    const EngineInfo& info = model->info();
     if (length >= info.max_context) {
         const bool by_cache = info.max_context == info.kv_blocks * info.kv_block_tokens;
         throw CapacityError("the prompt has " + std::to_string(length) + " tokens, but " +
@@ -167,7 +169,7 @@ std::unique_ptr<Sequence> Engine::Impl::make_sequence(
     const std::shared_ptr<RequestState>& request) const {
     const SamplingParams& params = request->params;
     const auto prompt = static_cast<int64_t>(request->prompt_ids.size());
-    int64_t max_tokens = model.info().max_context;
+    int64_t max_tokens = model->info().max_context;
     if (params.max_new_tokens && *params.max_new_tokens < max_tokens - prompt) {
         max_tokens = prompt + *params.max_new_tokens;
     }
@@ -246,7 +248,7 @@ void Engine::Impl::step() {
 
     ++steps;
     const auto start = Clock::now();
-    const float* logits = model.run(batch);
+    const float* logits = model->run(batch);
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
 
     for (const auto& [sequence, tokens] : scheduler.planned()) {
@@ -259,7 +261,7 @@ void Engine::Impl::step() {
         for (Sequence* sibling : scheduler.fork(*sequence)) {
             samples.push_back({sibling, logits, {}, nullptr});
         }
-        logits += model.info().vocab_size;
+        logits += model->info().vocab_size;
     }
     write_answers();
     bool failed = false;
@@ -281,8 +283,8 @@ void Engine::Impl::ask_for_logits(const std::vector<Sequence*>& sampled) {
         }
         most = std::max(most, needed);
         for (const int64_t id : lowered) {
-            if (id >= model.info().vocab_size) continue;
-            batch.not_counted.push_back(static_cast<int64_t>(row) * model.info().vocab_size + id);
+            if (id >= model->info().vocab_size) continue;
+            batch.not_counted.push_back(static_cast<int64_t>(row) * model->info().vocab_size + id);
         }
     }
     batch.top_k = {static_cast<int64_t>(most), vocabulary};
@@ -364,11 +366,11 @@ std::shared_ptr<Request> Engine::submit(std::vector<int64_t> prompt_ids,
 }
 
 std::vector<NodeTime> Engine::take_node_times() {
-    return impl_->model.take_node_times();
+    return impl_->model->take_node_times();
 }
 
 const EngineInfo& Engine::info() const {
-    return impl_->model.info();
+    return impl_->model->info();
 }
 
 }  // namespace ovfast

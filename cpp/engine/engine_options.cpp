@@ -17,11 +17,43 @@ template <typename T>
                                 ", expected " + allowed);
 }
 
+/// `name` alone, or `name`, a separator and something after it.
+bool is_device(const std::string& device, const std::string& name, char separator) {
+    if (device == name) return true;
+    return device.size() > name.size() + 1 && device.compare(0, name.size(), name) == 0 &&
+           device[name.size()] == separator;
+}
+
 }  // namespace
 
 void EngineOptions::validate() const {
-    if (device != "CPU") {
-        throw std::invalid_argument("device is '" + device + "', expected 'CPU'");
+    const bool known = device == "CPU" || is_device(device, "GPU", '.') ||
+                       is_device(device, "AUTO", ':') || is_device(device, "HETERO", ':') ||
+                       is_device(device, "MULTI", ':');
+    if (!known) {
+        throw std::invalid_argument(
+            "device is '" + device +
+            "', expected 'CPU', 'GPU', 'GPU.<number>', 'AUTO', or 'AUTO:', 'HETERO:' or 'MULTI:' "
+            "with devices after it");
+    }
+    if (gpu_operations != "openvino" && gpu_operations != "ovfast") {
+        throw std::invalid_argument("gpu_operations is '" + gpu_operations +
+                                    "', expected 'openvino' or 'ovfast'");
+    }
+    if (device == "CPU") {
+        if (gpu_operations != "openvino") {
+            throw std::invalid_argument("gpu_operations is '" + gpu_operations +
+                                        "', but the device is CPU");
+        }
+    } else {
+        if (attention == "ovfast") {
+            throw std::invalid_argument("attention is 'ovfast', but the device is " + device);
+        }
+        if (num_threads != 0) {
+            throw std::invalid_argument("num_threads is " + std::to_string(num_threads) +
+                                        ", but the device is " + device +
+                                        "; set a property of OpenVINO instead");
+        }
     }
     if (!(kv_cache_gb >= 0.0 && kv_cache_gb <= 1 << 20)) {
         refuse("kv_cache_gb", kv_cache_gb, "a positive size in GiB, or 0 to derive it");

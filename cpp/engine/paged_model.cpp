@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cmath>
-#include <limits>
-#include <openvino/core/any.hpp>
 #include <openvino/op/util/read_value_base.hpp>
 #include <openvino/pass/sdpa_to_paged_attention.hpp>
 #include <openvino/runtime/properties.hpp>
@@ -31,12 +28,6 @@ double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-bool has_input(const ov::Model& model, const std::string& name) {
-    const std::vector<ov::Output<const ov::Node>> inputs = model.inputs();
-    return std::any_of(inputs.begin(), inputs.end(),
-                       [&](const auto& input) { return input.get_names().count(name) != 0; });
-}
-
 // Reads the model as the options want it, and tells how it came.
 LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
                          const EngineOptions& options) {
@@ -50,10 +41,7 @@ LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
     } else {
         loaded.model = read_model(core, dir);
     }
-    if (!has_input(*loaded.model, "input_ids")) {
-        throw ModelError((dir / "openvino_model.xml").string() +
-                         " is no text-generation model: it has no input 'input_ids'");
-    }
+    check_decoder(*loaded.model, dir);
     for (const auto& node : loaded.model->get_ops()) {
         auto* op = dynamic_cast<ops::PackedOp*>(node.get());
         if (op == nullptr) continue;
@@ -113,7 +101,6 @@ void check_inputs(const ov::Model& model, const std::filesystem::path& dir) {
 }
 
 ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options, int threads) {
-    const auto supported = core.get_property(options.device, ov::supported_properties);
     ov::AnyMap properties{{ov::hint::performance_mode.name(), "LATENCY"},
                           {ov::inference_num_threads.name(), threads}};
     // Of what is not packed.
@@ -122,25 +109,13 @@ ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options, int 
     } else if (options.activation_precision == "int8_g128") {
         properties[ov::hint::dynamic_quantization_group_size.name()] = 128;
     }
-    for (const auto& [name, value] : options.properties) {
-        const bool known = std::any_of(supported.begin(), supported.end(),
-                                       [&](const auto& p) { return p == name && p.is_mutable(); });
-        if (!known) {
-            std::ostringstream message;
-            message << "property '" << name << "' is not one that " << options.device
-                    << " lets us set; those are:";
-            for (const auto& p : supported) {
-                if (p.is_mutable()) message << ' ' << p;
-            }
-            throw std::invalid_argument(message.str());
-        }
-        if (name == ov::inference_num_threads.name() && options.num_threads != 0) {
-            throw std::invalid_argument("num_threads and the property " + name +
-                                        " say the same thing: give one of them");
-        }
-        properties[name] = value;
+    if (options.num_threads != 0 &&
+        options.properties.count(ov::inference_num_threads.name()) != 0) {
+        throw std::invalid_argument(std::string("num_threads and the property ") +
+                                    ov::inference_num_threads.name() +
+                                    " say the same thing: give one of them");
     }
-    return properties;
+    return with_users_properties(core, options, std::move(properties));
 }
 
 // Unless the user chose a precision.
@@ -151,17 +126,9 @@ ov::AnyMap in_f32(ov::AnyMap properties) {
     return properties;
 }
 
-std::string gib(uint64_t bytes) {
-    std::ostringstream text;
-    text.precision(2);
-    text << std::fixed << static_cast<double>(bytes) / (1ULL << 30) << " GiB";
-    return text.str();
-}
-
 }  // namespace
 
 PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options) {
-    options.validate();
     const HostLimits host = read_host_limits();
     info_.device = options.device;
     if (options.num_threads > host.affinity) {
@@ -210,13 +177,7 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
                            .create_infer_request();
         }
     } catch (const std::exception& e) {
-        const std::string why = "cannot compile " + model_dir.string() + " for " + options.device +
-                                ": " + short_reason(e);
-        // The plugin knows which values a property takes, and only says so here.
-        for (const auto& [name, value] : options.properties) {
-            if (why.find(name) != std::string::npos) throw std::invalid_argument(why);
-        }
-        throw ModelError(why);
+        throw_not_compiled(model_dir, options, e);
     }
     info_.threads = model_.get_property(ov::inference_num_threads);
     profiled_ = model_.get_property(ov::enable_profiling);
@@ -257,62 +218,9 @@ void PagedModel::choose_attention(const std::shared_ptr<ov::Model>& model,
 void PagedModel::reserve_cache(const EngineOptions& options, uint64_t weight_bytes) {
     const KvCache::Layout layout =
         attention_.empty() ? KvCache::layout(model_) : KvCache::layout(attention_);
-    info_.kv_block_tokens = layout.block_tokens;
-    info_.kv_bytes_per_token = layout.block_bytes / static_cast<uint64_t>(layout.block_tokens);
-
-    uint64_t bound = 0;
-    if (options.kv_cache_gb > 0.0) {
-        bound = static_cast<uint64_t>(options.kv_cache_gb * static_cast<double>(1ULL << 30));
-        const HostLimits host = read_host_limits();
-        const uint64_t memory = host.memory_limit != 0
-                                    ? std::min(host.memory_limit, host.memory_total)
-                                    : host.memory_total;
-        if (bound > memory) {
-            throw CapacityError("kv_cache_gb asks for " + gib(bound) + ", but the " +
-                                (host.memory_limit != 0 ? "cgroup" : "machine") + " has " +
-                                gib(memory) + " of memory");
-        }
-        info_.kv_cache_reason = "kv_cache_gb asks for " + gib(bound);
-    } else {
-        // The plugin copies the weights into its own layout at the first inference, and the
-        // activations of a step need room too; half of what then remains leaves the machine usable.
-        const HostLimits host = read_host_limits();
-        const uint64_t spoken_for = weight_bytes + (uint64_t{512} << 20);
-        const uint64_t room =
-            host.memory_available > spoken_for ? host.memory_available - spoken_for : 0;
-        bound = room / 2;
-        std::ostringstream text;
-        text << "half of the memory that the weights leave free: " << gib(host.memory_available)
-             << " available" << (host.memory_limit != 0 ? " under the cgroup limit" : "") << ", "
-             << gib(spoken_for) << " for weights and activations";
-        // In floating point: sys.maxsize is a fair way to say "no bound".
-        const double per_sequence = std::ceil(static_cast<double>(options.max_context) /
-                                              static_cast<double>(layout.block_tokens));
-        const double wanted = per_sequence * static_cast<double>(options.max_sequences) *
-                              static_cast<double>(layout.block_bytes);
-        if (wanted != 0.0 && wanted < static_cast<double>(bound)) {
-            bound = static_cast<uint64_t>(wanted);
-            text.str("");
-            text << "all that " << options.max_sequences << " sequences of " << options.max_context
-                 << " tokens can use";
-        }
-        info_.kv_cache_reason = text.str();
-    }
-
-    const uint64_t blocks =
-        std::min<uint64_t>(bound / layout.block_bytes, std::numeric_limits<int32_t>::max() / 2);
-    if (blocks == 0) {
-        throw CapacityError(
-            "the KV cache has no room for one block of " + std::to_string(layout.block_tokens) +
-            " tokens (" + std::to_string(layout.block_bytes) + " bytes): " + info_.kv_cache_reason +
-            "; set kv_cache_gb or free memory");
-    }
-    info_.kv_blocks = static_cast<int64_t>(blocks);
-    info_.kv_cache_bytes = blocks * layout.block_bytes;
-    const int64_t capacity = info_.kv_blocks * layout.block_tokens;
-    info_.max_context =
-        options.max_context != 0 ? std::min(options.max_context, capacity) : capacity;
-    const auto count = static_cast<int32_t>(blocks);
+    bound_cache(info_, options, layout.block_tokens, layout.block_bytes, weight_bytes,
+                host_memory());
+    const auto count = static_cast<int32_t>(info_.kv_blocks);
     cache_ = attention_.empty() ? std::make_unique<KvCache>(model_, request_, count)
                                 : std::make_unique<KvCache>(attention_, request_, count);
 }

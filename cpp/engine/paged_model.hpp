@@ -8,27 +8,24 @@
 #include <openvino/runtime/core.hpp>
 #include <vector>
 
+#include "engine/decoder_model.hpp"
 #include "engine/kv_cache.hpp"
-#include "engine/step_batch.hpp"
-#include "ovfast/engine.hpp"
 
 namespace ovfast {
 
 /// A decoder compiled for paged attention, with its KV cache.
-class PagedModel {
+class PagedModel final : public DecoderModel {
 public:
     /// Reads openvino_model.xml, rewrites it for paged attention and chosen logit rows, compiles it
     /// and reserves the cache. Throws ModelError, CapacityError, std::invalid_argument.
     PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options);
 
-    /// Runs one step. Returns logits f32 [logit_rows, vocabulary], valid until the next step; no
-    /// meaning without logit_rows.
-    const float* run(const StepBatch& batch);
-
-    void copy_block(int32_t from, int32_t to) { cache_->copy_block(from, to); }
-    const EngineInfo& info() const { return info_; }
-    /// See Engine::take_node_times(); from any thread.
-    std::vector<NodeTime> take_node_times();
+    const float* run(const StepBatch& batch) override;
+    void copy_block(int32_t from, int32_t to) override { cache_->copy_block(from, to); }
+    // Blocks hold all that belongs to a sequence, and the scheduler shares and frees them.
+    void fork(uint64_t, uint64_t) override {}
+    void release(uint64_t) override {}
+    std::vector<NodeTime> take_node_times() override;
 
 private:
     void reserve_cache(const EngineOptions& options, uint64_t weight_bytes);
@@ -37,7 +34,6 @@ private:
     template <typename T>
     void bind(ov::InferRequest& request, const char* name, const std::vector<T>& values);
 
-    EngineInfo info_;
     ov::CompiledModel model_;
     std::vector<kernels::AttentionShape> attention_;  // of our own attention; else empty
     std::unique_ptr<KvCache> cache_;  // outlives request_, which refers to its memory

@@ -11,12 +11,11 @@ bool older(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& 
 
 }  // namespace
 
-Scheduler::Scheduler(const Limits& limits, int32_t blocks,
-                     std::function<void(int32_t, int32_t)> copy_block)
+Scheduler::Scheduler(const Limits& limits, int32_t blocks, CacheHooks hooks)
     : limits_(limits),
       pool_(blocks),
       prefixes_(pool_, limits.block_tokens, static_cast<size_t>(limits.cached_blocks)),
-      copy_block_(std::move(copy_block)) {}
+      hooks_(std::move(hooks)) {}
 
 void Scheduler::add(std::unique_ptr<Sequence> sequence) {
     sequence->order = next_order_++;
@@ -140,7 +139,7 @@ void Scheduler::place(Sequence& sequence, int64_t tokens, StepBatch& batch) {
         int32_t& block =
             sequence.blocks[static_cast<size_t>(sequence.computed / limits_.block_tokens)];
         const int32_t copy = take_block();
-        copy_block_(block, copy);
+        hooks_.copy_block(block, copy);
         pool_.release(block);
         block = copy;
     }
@@ -152,6 +151,7 @@ void Scheduler::place(Sequence& sequence, int64_t tokens, StepBatch& batch) {
         batch.token_ids.push_back(sequence.tokens[static_cast<size_t>(i)]);
         batch.positions.push_back(i);
     }
+    batch.sequences.push_back(sequence.order);
     batch.past_lengths.push_back(static_cast<int32_t>(sequence.computed));
     batch.begins.push_back(static_cast<int32_t>(batch.token_ids.size()));
     batch.blocks.insert(batch.blocks.end(), sequence.blocks.begin(), sequence.blocks.end());
@@ -187,6 +187,7 @@ void Scheduler::release(Sequence& sequence) {
     for (const int32_t block : sequence.blocks) pool_.release(block);
     sequence.blocks.clear();
     sequence.computed = 0;
+    if (hooks_.release) hooks_.release(sequence.order);
 }
 
 void Scheduler::computed() {
@@ -201,6 +202,7 @@ std::vector<Sequence*> Scheduler::fork(Sequence& sequence) {
         sibling->computed = sequence.computed;
         sibling->blocks = sequence.blocks;
         for (const int32_t block : sibling->blocks) pool_.share(block);
+        if (hooks_.fork) hooks_.fork(sequence.order, sibling->order);
         forked.push_back(sibling.get());
         insert_running(std::move(sibling));
     }

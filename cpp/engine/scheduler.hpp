@@ -28,9 +28,17 @@ public:
         int64_t block_tokens = 0;
         int64_t cached_blocks = 0;  ///< kept for prompts that begin like earlier ones
     };
-    /// `copy_block(from, to)` copies a cache block that several sequences hold before one writes.
-    Scheduler(const Limits& limits, int32_t blocks,
-              std::function<void(int32_t, int32_t)> copy_block);
+    /// What the model is told of its cache; sequences go by Sequence::order. Optional but the
+    /// first.
+    struct CacheHooks {
+        /// Copy block `from`, which several sequences hold, before one writes to it.
+        std::function<void(int32_t from, int32_t to)> copy_block;
+        /// Sequence `to` starts from what was computed of `from`.
+        std::function<void(uint64_t from, uint64_t to)> fork;
+        /// What was computed of a sequence is forgotten.
+        std::function<void(uint64_t sequence)> release;
+    };
+    Scheduler(const Limits& limits, int32_t blocks, CacheHooks hooks);
 
     void add(std::unique_ptr<Sequence> sequence);
 
@@ -75,7 +83,7 @@ private:
     Limits limits_;
     BlockPool pool_;
     PrefixCache prefixes_;
-    std::function<void(int32_t, int32_t)> copy_block_;
+    CacheHooks hooks_;
     uint64_t next_order_ = 0;
     Batch running_;                                  // oldest first
     std::deque<std::unique_ptr<Sequence>> waiting_;  // oldest first

@@ -9,6 +9,7 @@ namespace ovfast {
 struct StepBatch {
     std::vector<int64_t> token_ids;     ///< [tokens]
     std::vector<int64_t> positions;     ///< [tokens], place of each in its sequence
+    std::vector<uint64_t> sequences;    ///< [sequences], which they are
     std::vector<int32_t> past_lengths;  ///< [sequences], tokens already in the cache
     std::vector<int32_t> begins = {0};  ///< [sequences + 1], where each sequence's tokens begin
     std::vector<int32_t> blocks;        ///< cache blocks of all sequences, in order
@@ -24,6 +25,7 @@ struct StepBatch {
     void clear() {
         token_ids.clear();
         positions.clear();
+        sequences.clear();
         past_lengths.clear();
         begins.assign(1, 0);
         blocks.clear();

@@ -5,6 +5,7 @@
 // that other files share: the linker may keep the AVX-512 copy of such a function for everyone.
 
 #include "kernels/linear.hpp"
+#include "kernels/stream.hpp"
 
 namespace ovfast::kernels {
 
@@ -18,5 +19,9 @@ const LinearKernel* const* amx_linear_kernels();
 const VectorKernels& scalar_vector_kernels();
 const VectorKernels& avx2_vector_kernels();
 const VectorKernels& avx512_vector_kernels();
+
+const StreamKernels& scalar_stream_kernels();
+const StreamKernels& avx2_stream_kernels();
+const StreamKernels& avx512_stream_kernels();
 
 }  // namespace ovfast::kernels

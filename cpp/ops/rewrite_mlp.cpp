@@ -18,12 +18,6 @@ FullyConnected* plain_layer(const Output& output) {
     return a.norm || a.bias || a.residual ? nullptr : layer;
 }
 
-struct Activated {
-    Gate gate = Gate::Silu;
-    Output input;
-    size_t readers = 1;  ///< that the input has in this spelling
-};
-
 /// x * sigmoid(x), either way round.
 std::optional<Activated> spelled_out_silu(const ov::Node& multiply) {
     for (const size_t side : {0, 1}) {
@@ -33,22 +27,6 @@ std::optional<Activated> spelled_out_silu(const ov::Node& multiply) {
             sigmoid->output(0).get_target_inputs().size() == 1)
             return Activated{Gate::Silu, x, 2};
     }
-    return std::nullopt;
-}
-
-std::optional<Activated> activation(const Output& output) {
-    const auto* node = output.get_node();
-    if (ov::is_type<ov::op::v4::Swish>(node)) {
-        if (node->get_input_size() == 2 && constant_number(node->input_value(1)) != 1.0F)
-            return std::nullopt;
-        return Activated{Gate::Silu, node->input_value(0)};
-    }
-    if (ov::is_type<ov::op::v0::Gelu>(node)) return Activated{Gate::GeluErf, node->input_value(0)};
-    if (const auto* gelu = ov::as_type<const ov::op::v7::Gelu>(node)) {
-        const bool tanh = gelu->get_approximation_mode() == ov::op::GeluApproximationMode::TANH;
-        return Activated{tanh ? Gate::GeluTanh : Gate::GeluErf, gelu->input_value(0)};
-    }
-    if (ov::is_type<ov::op::v1::Multiply>(node)) return spelled_out_silu(*node);
     return std::nullopt;
 }
 
@@ -63,7 +41,7 @@ std::optional<Gated> gated(const ov::Node& multiply) {
     for (const size_t side : {0, 1}) {
         const Output left = multiply.input_value(side);
         const Output right = multiply.input_value(1 - side);
-        const auto activated = activation(left);
+        const auto activated = find_activation(left);
         if (!activated || !only_consumer(left) || !only_consumer(right)) continue;
         if (activated->input.get_target_inputs().size() != activated->readers) continue;
         auto* gate = plain_layer(activated->input);
@@ -76,6 +54,22 @@ std::optional<Gated> gated(const ov::Node& multiply) {
 }
 
 }  // namespace
+
+std::optional<Activated> find_activation(const Output& output) {
+    const auto* node = output.get_node();
+    if (ov::is_type<ov::op::v4::Swish>(node)) {
+        if (node->get_input_size() == 2 && constant_number(node->input_value(1)) != 1.0F)
+            return std::nullopt;
+        return Activated{Gate::Silu, node->input_value(0)};
+    }
+    if (ov::is_type<ov::op::v0::Gelu>(node)) return Activated{Gate::GeluErf, node->input_value(0)};
+    if (const auto* gelu = ov::as_type<const ov::op::v7::Gelu>(node)) {
+        const bool tanh = gelu->get_approximation_mode() == ov::op::GeluApproximationMode::TANH;
+        return Activated{tanh ? Gate::GeluTanh : Gate::GeluErf, gelu->input_value(0)};
+    }
+    if (ov::is_type<ov::op::v1::Multiply>(node)) return spelled_out_silu(*node);
+    return std::nullopt;
+}
 
 void fuse_gated_mlps(const ov::Model& model) {
     for (const auto& node : model.get_ordered_ops()) {

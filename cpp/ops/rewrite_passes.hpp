@@ -37,6 +37,14 @@ void fold_norms(const ov::Model& model);
 /// split. Reports progress, so that sources that are no longer needed are let go before.
 void split_lm_heads(const ov::Model& model, const RewriteOptions& options);
 
+/// activation(input), in any of the spellings of frontends.
+struct Activated {
+    Gate gate = Gate::Silu;
+    ov::Output<ov::Node> input;
+    size_t readers = 1;  ///< that the input has in this spelling
+};
+std::optional<Activated> find_activation(const ov::Output<ov::Node>& output);
+
 /// The consumers of `old_output` read `output` instead, which gets its tensor names.
 void replace_output(ov::Output<ov::Node> old_output, const ov::Output<ov::Node>& output);
 

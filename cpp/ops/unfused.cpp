@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "kernels/pack.hpp"
+#include "ops/device_ops.hpp"
 #include "ops/lm_head.hpp"
 #include "ops/packed_ops.hpp"
 
@@ -16,8 +17,8 @@ namespace {
 namespace op = ov::opset13;
 using Value = ov::Output<ov::Node>;
 
-Value scalar(float value) {
-    return op::Constant::create(ov::element::f32, {}, {value});
+Value scalar(float value, const ov::element::Type& type = ov::element::f32) {
+    return op::Constant::create(type, {}, {value});
 }
 
 class Unfuser {
@@ -29,6 +30,9 @@ public:
         if (const auto mlp = ov::as_type_ptr<GatedMLP>(node)) return unfuse(*mlp);
         if (const auto embedding = ov::as_type_ptr<Embedding>(node)) return unfuse(*embedding);
         if (const auto head = ov::as_type_ptr<LMHead>(node)) return unfuse(*head);
+        if (const auto swiglu = ov::as_type_ptr<SwiGLU>(node)) return unfuse(*swiglu);
+        if (const auto sum = ov::as_type_ptr<AddRMSNorm>(node)) return unfuse(*sum);
+        if (const auto int4 = ov::as_type_ptr<Int4MatMul>(node)) return unfuse(*int4);
         return {};
     }
 
@@ -58,8 +62,8 @@ private:
         const auto squares = std::make_shared<op::Multiply>(x, x);
         const auto mean = std::make_shared<op::ReduceMean>(
             squares, op::Constant::create(ov::element::i64, {1}, {-1}), true);
-        const auto root =
-            std::make_shared<op::Sqrt>(std::make_shared<op::Add>(mean, scalar(epsilon)));
+        const auto root = std::make_shared<op::Sqrt>(
+            std::make_shared<op::Add>(mean, scalar(epsilon, x.get_element_type())));
         return std::make_shared<op::Multiply>(std::make_shared<op::Divide>(x, root), gamma);
     }
 
@@ -126,6 +130,46 @@ private:
         };
         if (!node.attributes().halves) return {rows(1)};
         return {sum(rows(1), rows(2))};
+    }
+
+    ov::OutputVector unfuse(const SwiGLU& node) {
+        const Value gate = node.input_value(0);
+        const auto scaled =
+            std::make_shared<op::Multiply>(gate, scalar(node.alpha(), gate.get_element_type()));
+        return {std::make_shared<op::Multiply>(std::make_shared<op::Swish>(scaled),
+                                               node.input_value(1))};
+    }
+
+    ov::OutputVector unfuse(const AddRMSNorm& node) {
+        const Value total = sum(node.input_value(0), node.input_value(1));
+        return {norm(total, node.input_value(2), node.epsilon()), total};
+    }
+
+    ov::OutputVector unfuse(const Int4MatMul& node) {
+        const auto* codes = dynamic_cast<const op::Constant*>(node.get_input_node_ptr(1));
+        OPENVINO_ASSERT(codes, node.get_friendly_name(),
+                        ": input 1 must be a constant of codes to be unfused, got ",
+                        node.get_input_node_ptr(1)->get_type_name());
+        const auto rows = static_cast<int64_t>(codes->get_shape()[0]);
+        const auto columns = static_cast<int64_t>(2 * codes->get_shape()[1]);
+        const int64_t groups = columns / node.group();
+        const auto type = node.get_input_element_type(0);
+        const auto shaped = [](const Value& value, std::vector<int64_t> shape) {
+            const auto target = op::Constant::create(ov::element::i64, {shape.size()}, shape);
+            return std::make_shared<op::Reshape>(value, target, false);
+        };
+        // The same bytes, read as what they are.
+        const auto u4 = std::make_shared<op::Constant>(
+            ov::element::u4,
+            ov::Shape{static_cast<size_t>(rows), static_cast<size_t>(groups),
+                      static_cast<size_t>(node.group())},
+            codes->get_data_ptr());
+        const auto centered = std::make_shared<op::Subtract>(
+            std::make_shared<op::Convert>(u4, type), scalar(float{Int4MatMul::kZeroPoint}, type));
+        const auto weights = std::make_shared<op::Multiply>(
+            centered, shaped(node.input_value(2), {rows, groups, 1}));
+        return {std::make_shared<op::MatMul>(node.input_value(0), shaped(weights, {rows, columns}),
+                                             false, true)};
     }
 
     // A constant that several nodes share is unpacked once.

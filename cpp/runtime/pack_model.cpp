@@ -168,7 +168,7 @@ void write_packed(const std::shared_ptr<ov::Model>& model, PackManifest& manifes
 std::shared_ptr<ov::Model> read_packed(ov::Core& core, const fs::path& model_dir,
                                        const PackManifest& manifest) {
     manifest.verify_frame(model_dir);
-    register_ops(core);
+    register_ops(core, /*gpu=*/false);
     const std::shared_ptr<ov::Model> model = read_model(core, model_dir);
     std::vector<const ops::PackedOp*> packed;
     for (const auto& node : model->get_ops()) {

@@ -311,7 +311,7 @@ void add_note_if_stock(PackReport& report) {
 }  // namespace
 
 LoadedModel load_packed(ov::Core& core, const fs::path& model_dir, const Progress& progress) {
-    register_ops(core);
+    register_ops(core, /*gpu=*/false);
     if (is_packed(model_dir)) {
         const PackManifest manifest = PackManifest::read(model_dir);
         return {read_packed(core, model_dir, manifest), manifest.report(model_dir)};

@@ -1,18 +1,21 @@
-"""ovfast's operations on packed weights, for OpenVINO's own Python API.
+"""ovfast's operations, for OpenVINO's own Python API.
 
-``core.add_extension(str(library_path()))`` is all that a program needs to read and run a directory
-with packed weights; it need not import ovfast for it.
+Those on packed weights are the CPU's: ``core.add_extension(str(library_path()))`` is all that a
+program needs to read and run a directory with packed weights; it need not import ovfast for it.
+SwiGLU, AddRMSNorm and Int4MatMul run on GPUs, too, where ``register(core)`` also tells the plugin of
+their OpenCL kernels.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ovfast import _core
 
-__all__ = ["kernel_calls", "library_path", "register", "supported_isas"]
+__all__ = ["kernel_calls", "kernel_config", "library_path", "operations", "register", "supported_isas"]
 
 
 def library_path() -> Path:
@@ -22,9 +25,42 @@ def library_path() -> Path:
     return Path(build.__file__).parent / "lib" / "libovfast_ops.so"
 
 
-def register(core: Any) -> None:
-    """Let an ``openvino.Core`` read and run models with ovfast's operations."""
+def kernel_config() -> Path:
+    """Return the path of the XML that tells OpenVINO's GPU plugin of ovfast's OpenCL kernels."""
+    return library_path().parent.parent / "opencl" / "ovfast_ops.xml"
+
+
+def register(core: Any, *, gpu: bool = True, kernels: Sequence[str | Path] = ()) -> None:
+    """Let an ``openvino.Core`` read and run models with ovfast's operations.
+
+    Args:
+        core: The core. Models that it reads from ONNX, PyTorch and TensorFlow may have the
+            operations, too (docs/custom-ops.md).
+        gpu: Where OpenVINO sees a GPU, set its property CONFIG_FILE to the OpenCL kernels, in place
+            of what was set before. Finding out takes a moment; models for the CPU need it not.
+        kernels: XML files of kernels of your own, which the GPU gets as well: the property holds one
+            file. Their operations are yours to add (``core.add_extension``).
+
+    Raises ModelError for kernels that are missing or whose XML is at fault.
+    """
     core.add_extension(str(library_path()))
+    if not gpu:
+        return
+    from ovfast.kernels import joined, read_kernels
+
+    config = joined([kernel_config(), *kernels]) if kernels else kernel_config()
+    try:
+        present = bool(core.get_property("GPU", "AVAILABLE_DEVICES"))
+    except RuntimeError:
+        present = False
+    if present:
+        read_kernels(config)
+        core.set_property("GPU", {"CONFIG_FILE": str(config)})
+
+
+def operations() -> list[str]:
+    """Return the types of all operations that ovfast has: 'FullyConnected', 'SwiGLU', ..."""
+    return _core.operation_names()
 
 
 def supported_isas() -> list[str]:

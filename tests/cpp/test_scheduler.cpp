@@ -18,7 +18,9 @@ protected:
     Scheduler make(int32_t blocks, int64_t batch_tokens = 100, int64_t sequences = 100,
                    int64_t cached_blocks = 0) {
         return Scheduler({batch_tokens, sequences, kBlock, cached_blocks}, blocks,
-                         [this](int32_t from, int32_t to) { copies.emplace_back(from, to); });
+                         {[this](int32_t from, int32_t to) { copies.emplace_back(from, to); },
+                          [this](uint64_t from, uint64_t to) { forks.emplace_back(from, to); },
+                          [this](uint64_t sequence) { released.push_back(sequence); }});
     }
 
     std::unique_ptr<Sequence> sequence(int64_t prompt, int64_t answers = 1) {
@@ -78,6 +80,8 @@ protected:
 
     StepBatch batch;
     std::vector<std::pair<int32_t, int32_t>> copies;
+    std::vector<std::pair<uint64_t, uint64_t>> forks;
+    std::vector<uint64_t> released;
     std::shared_ptr<std::atomic<bool>> flag = std::make_shared<std::atomic<bool>>(false);
 };
 

@@ -18,7 +18,9 @@ namespace ovfast {
 
 /// How a model is loaded and how its engine shares the machine between requests.
 struct OVFAST_API EngineOptions {
-    /// OpenVINO device. The engine runs on "CPU".
+    /// OpenVINO device: "CPU", "GPU", "GPU.1", "AUTO", "AUTO:GPU,CPU", "HETERO:GPU,CPU",
+    /// "MULTI:GPU,CPU". Packed weights, paged attention and prefix caching are the CPU's; elsewhere
+    /// a stock directory runs on OpenVINO's own operations, each sequence in a request of its own.
     std::string device = "CPU";
     /// Hard bound of the KV cache, GiB. 0: derived from free memory, the cgroup limit and the
     /// model's context (EngineInfo says what came out). Pages are taken only when used.
@@ -54,6 +56,10 @@ struct OVFAST_API EngineOptions {
     /// allow it and no property speaks of a KV cache; else OpenVINO's. "ovfast", "openvino": that
     /// one.
     std::string attention = "auto";
+    /// "openvino": on a GPU the graph stays as it is. "ovfast": there ovfast's OpenCL kernels take
+    /// the place of gated activations and of norms after a residual. Prompts are then computed in
+    /// chunks of a power of two tokens, since each length builds the kernels anew.
+    std::string gpu_operations = "openvino";
     /// Told while a model is packed; false cancels. From the constructor only.
     Progress progress;
     /// Further OpenVINO properties for compile_model, "KV_CACHE_PRECISION" -> "u8". Unknown ones
@@ -80,10 +86,13 @@ struct EngineInfo {
     /// Logits are computed only for the tokens that are sampled; false for a model whose lm_head
     /// was not recognised, which then computes them for every token of the prompt.
     bool lm_head_rows = false;
-    std::string attention;             ///< "ovfast" or "openvino"
-    int64_t fused_layers = 0;          ///< decoder layers that run as one operation
-    std::string attention_reason;      ///< why it is not ovfast's; empty otherwise
-    bool packed = false;               ///< linear layers run on packed weights
+    bool prefix_caching = true;  ///< the model can reuse keys and values of another sequence
+    std::vector<std::string> execution_devices;  ///< where OpenVINO put it, "GPU.0"
+    int64_t gpu_operations = 0;                  ///< operations of ours that run on the GPU
+    std::string attention;                       ///< "ovfast" or "openvino"
+    int64_t fused_layers = 0;                    ///< decoder layers that run as one operation
+    std::string attention_reason;                ///< why it is not ovfast's; empty otherwise
+    bool packed = false;                         ///< linear layers run on packed weights
     std::filesystem::path packed_dir;  ///< where those are; empty: in memory, or not packed
     uint64_t weights_bytes = 0;        ///< of all constants of the model
     int64_t unpacked_layers = 0;       ///< with constant weights that were left as they are

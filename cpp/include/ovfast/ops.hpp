@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,8 +15,18 @@ class Core;
 namespace ovfast {
 
 /// Lets `core` read and run models with ovfast's operations, as `core.add_extension(
-/// "libovfast_ops.so")` does.
-OVFAST_API void register_ops(ov::Core& core);
+/// "libovfast_ops.so")` does. Where OpenVINO sees a GPU and `gpu` is true, its plugin also gets the
+/// kernels of those that run there: kernel_config() as CONFIG_FILE, which replaces one that was set
+/// before. Throws ModelError when that file is missing.
+/// The operations for GPUs also take the place of operations of the domain "ovfast" in ONNX models.
+OVFAST_API void register_ops(ov::Core& core, bool gpu = true);
+
+/// The XML that tells OpenVINO's GPU plugin of the OpenCL kernels; it is installed beside lib/, as
+/// opencl/ovfast_ops.xml.
+OVFAST_API std::filesystem::path kernel_config();
+
+/// Types of all operations, "FullyConnected", "SwiGLU", ...
+OVFAST_API std::vector<std::string> operation_names();
 
 /// Instruction sets that kernels exist for and this machine can run: "scalar", "avx2", "avx_vnni",
 /// "avx512_vnni", "amx". OVFAST_FORCE_ISA names one of them.

@@ -21,6 +21,7 @@ _COMMANDS = {
     "pack": ("ovfast.cli.pack", "pack_command", "Pack the weights of a model directory."),
     "inspect": ("ovfast.cli.inspect", "inspect_command", "Show how a model's layers are stored."),
     "tune": ("ovfast.cli.tune", "tune_command", "Find the fastest options for this machine."),
+    "ops": ("ovfast.cli.ops", "ops_command", "List, begin and check custom operations."),
     "run": ("ovfast.cli.run", "run_command", "Answer one prompt and report how fast."),
     "chat": ("ovfast.cli.chat", "chat_command", "Talk to a model in the terminal."),
     "doctor": ("ovfast.cli.doctor", "doctor_command", "Check this installation and machine."),

@@ -83,7 +83,7 @@ def read_graph(xml: Path, core: Any, *, packed: bool, exact: bool) -> Any:
     if packed:
         from ovfast.ops import register
 
-        register(core)
+        register(core, gpu=False)
     try:
         model = core.read_model(xml)
     except RuntimeError as error:

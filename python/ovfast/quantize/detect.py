@@ -43,7 +43,7 @@ def count_formats(model: ModelDir) -> Counter[str]:
     if model.packed:
         from ovfast.ops import register
 
-        register(core)
+        register(core, gpu=False)
     try:
         graph = core.read_model(model.model_xml)
     except RuntimeError as error:

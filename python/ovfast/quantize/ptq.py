@@ -133,7 +133,7 @@ def read_inputs(model: ModelDir, options: ActivationOptions) -> Calibration | In
         if model.packed:
             from ovfast.ops import register
 
-            register(core)
+            register(core, gpu=False)
         return checked_inputs(core.read_model(model.model_xml), options)
     texts = WeightOptions(
         scale_estimation=True,  # one that needs texts

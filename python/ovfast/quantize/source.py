@@ -42,7 +42,7 @@ def read_stock(
     if directory.packed:
         from ovfast.ops import register
 
-        register(core)
+        register(core, gpu=False)
     try:
         model = core.read_model(directory.model_xml)
     except RuntimeError as error:

@@ -183,7 +183,7 @@ def _read(core: ov.Core, xml: Path, exact: bool) -> tuple[ov.Model, npt.NDArray[
     text = xml.read_bytes()
     if PACKED_OPERATION not in text:
         return core.read_model(xml), None
-    register(core)
+    register(core, gpu=False)
     if not exact:
         return core.read_model(xml), None
     text = text.replace(b' activations="int8"', b' activations="exact"')
