@@ -38,17 +38,17 @@ bool has_input(const ov::Model& model, const std::string& name) {
 }
 
 // Reads the model as the options want it, and tells how it came.
-LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
-                         const EngineOptions& options) {
+LoadedModel read_decoder(ov::Core& core, const ModelFiles& files, const EngineOptions& options) {
+    const std::filesystem::path& dir = files.path();
     LoadedModel loaded;
     if (options.packed == "auto") {
-        loaded = load_packed(core, dir, options.progress);
-    } else if (is_packed(dir)) {
+        loaded = load_packed(core, files, options.progress);
+    } else if (is_packed(files)) {
         throw std::invalid_argument(
             "packed is 'never', but '" + dir.string() +
             "' holds a packed model; export it with --no-pack to run it on OpenVINO's operations");
     } else {
-        loaded.model = read_model(core, dir);
+        loaded.model = read_ir(core, files, kModelXml);
     }
     if (!has_input(*loaded.model, "input_ids")) {
         throw ModelError((dir / "openvino_model.xml").string() +
@@ -67,14 +67,15 @@ LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
 }
 
 void page_attention(ov::Core& core, const std::shared_ptr<ov::Model>& model,
-                    const std::filesystem::path& dir) {
+                    const ModelFiles& files) {
+    const std::filesystem::path& dir = files.path();
     const std::vector<SlidingWindow> windows = find_sliding_windows(core, *model);
     try {
         ov::pass::SDPAToPagedAttention().run_on_model(model);
         set_sliding_windows(*model, windows);
     } catch (const std::exception& e) {
         throw ModelError("the attention of " + dir.string() +
-                         " cannot be paged: " + short_reason(e));
+                         " cannot be paged: " + reason_about(files, e));
     }
     for (const auto& node : model->get_ordered_ops()) {
         if (ov::is_type<ov::op::util::ReadValueBase>(node)) {
@@ -138,6 +139,17 @@ ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options, int 
     return properties;
 }
 
+// OpenVINO writes the weights in clear into its cache, whatever callbacks encrypt the graph.
+void refuse_caches(const EngineOptions& options) {
+    for (const auto& [name, value] : options.properties) {
+        if (name.rfind("CACHE_", 0) == 0 && name != ov::cache_mode.name()) {
+            throw std::invalid_argument("the model is encrypted: property " + name +
+                                        " is refused, since OpenVINO's cache holds the weights in "
+                                        "clear");
+        }
+    }
+}
+
 // Unless the user chose a precision.
 ov::AnyMap in_f32(ov::AnyMap properties) {
     if (properties.count(ov::hint::execution_mode.name()) == 0) {
@@ -155,8 +167,10 @@ std::string gib(uint64_t bytes) {
 
 }  // namespace
 
-PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options) {
+PagedModel::PagedModel(const ModelFiles& files, const EngineOptions& options) {
     options.validate();
+    if (files.encrypted()) refuse_caches(options);
+    const std::filesystem::path& model_dir = files.path();
     const HostLimits host = read_host_limits();
     info_.device = options.device;
     if (options.num_threads > host.affinity) {
@@ -169,7 +183,7 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
     auto start = Clock::now();
     ov::Core core;
     const ov::AnyMap properties = compile_properties(core, options, info_.threads);
-    const LoadedModel loaded = read_decoder(core, model_dir, options);
+    const LoadedModel loaded = read_decoder(core, files, options);
     const std::shared_ptr<ov::Model>& model = loaded.model;
     info_.packed = loaded.report.packed;
     info_.packed_dir = loaded.report.directory;
@@ -178,7 +192,7 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
         std::count_if(loaded.report.layers.begin(), loaded.report.layers.end(),
                       [](const PackedLayer& layer) { return layer.operation.empty(); });
     info_.weights_bytes = constant_bytes(*model);
-    page_attention(core, model, model_dir);
+    page_attention(core, model, files);
     choose_attention(model, options);
     const std::shared_ptr<ov::Model> lm_head = split_lm_head(model);
     check_inputs(*model, model_dir);
@@ -206,10 +220,10 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
         }
     } catch (const std::exception& e) {
         const std::string why = "cannot compile " + model_dir.string() + " for " + options.device +
-                                ": " + short_reason(e);
+                                ": " + reason_about(files, e);
         // The plugin knows which values a property takes, and only says so here.
         for (const auto& [name, value] : options.properties) {
-            if (why.find(name) != std::string::npos) throw std::invalid_argument(why);
+            if (std::string(e.what()).find(name) != std::string::npos) throw std::invalid_argument(why);
         }
         throw ModelError(why);
     }

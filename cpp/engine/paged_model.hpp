@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,7 +18,7 @@ class PagedModel {
 public:
     /// Reads openvino_model.xml, rewrites it for paged attention and chosen logit rows, compiles it
     /// and reserves the cache. Throws ModelError, CapacityError, std::invalid_argument.
-    PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options);
+    PagedModel(const ModelFiles& files, const EngineOptions& options);
 
     /// Runs one step. Returns logits f32 [logit_rows, vocabulary], valid until the next step; no
     /// meaning without logit_rows.
