@@ -142,7 +142,15 @@ void register_openssl(py::module_& m) {
              py::call_guard<py::gil_scoped_release>(), "Raises ovfast.Error.")
         .def("decrypt", &OpenSslCipher::decrypt, py::arg("source"), py::arg("target"),
              py::call_guard<py::gil_scoped_release>(),
-             "Raises DecryptionError for a padding that cannot be, ovfast.Error.");
+             "Raises DecryptionError for a padding that cannot be, ovfast.Error.")
+        .def("read", &OpenSslCipher::read, py::arg("source"),
+             py::call_guard<py::gil_scoped_release>(),
+             "A file decrypted to memory. Raises as decrypt().")
+        .def("__repr__", [](const OpenSslCipher&) { return "OpenSslCipher(...)"; });
+    m.def(
+        "looks_like_ir",
+        [](const FileBytes& text) { return looks_like_ir(text.text()); }, py::arg("text"),
+        "Whether bytes are the text of an IR, as far as a look at it tells.");
 }
 
 void register_memory(py::module_& m) {

@@ -133,6 +133,14 @@ struct OpenSslCipher::Impl {
     }
 };
 
+bool looks_like_ir(std::string_view text) {
+    std::string_view start = text.substr(0, 16);
+    if (start.substr(0, 3) == "\xEF\xBB\xBF") start.remove_prefix(3);
+    return (start.substr(0, 5) == "<?xml" || start.substr(0, 4) == "<net") &&
+           text.find('\0') == std::string_view::npos &&
+           text.find("</net>") != std::string_view::npos;
+}
+
 OpenSslCipher::OpenSslCipher(const std::string& name, const std::string& key_hex,
                              const std::string& iv_hex) {
     auto impl = std::make_shared<Impl>();
@@ -157,20 +165,17 @@ void OpenSslCipher::decrypt(const fs::path& in, const fs::path& out) const {
     impl_->run(in, out, false);
 }
 
+FileBytes OpenSslCipher::read(const fs::path& in) const {
+    return impl_->read(in);
+}
+
 std::shared_ptr<ov::Model> OpenSslCipher::open_model(ov::Core& core, const fs::path& xml,
                                                      const fs::path& bin) const {
     const std::string refused = "'" + xml.string() + "' and '" + bin.string() +
                                 "' decrypt to no OpenVINO model: the key or the initialization "
                                 "vector is wrong, or they are damaged";
     const FileBytes text = impl_->read(xml);
-    // Nothing is authenticated: what a wrong key made of it must not reach a parser.
-    std::string_view start = text.text().substr(0, 256);
-    if (start.substr(0, 3) == "\xEF\xBB\xBF") start.remove_prefix(3);
-    const bool is_xml = start.substr(0, 5) == "<?xml" || start.substr(0, 4) == "<net";
-    if (!is_xml || text.text().find('\0') != std::string_view::npos ||
-        text.text().find("</net>") == std::string_view::npos) {
-        throw DecryptionError(refused);
-    }
+    if (!looks_like_ir(text.text())) throw DecryptionError(refused);
     const FileBytes weights = impl_->read(bin);
     register_ops(core);
     try {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ovfast/export.hpp"
@@ -144,6 +145,10 @@ OVFAST_API std::shared_ptr<ov::Model> open_model(ov::Core& core, const std::file
 // Compatibility with `openssl enc -aes-N-cbc -K HEX -iv HEX`. It authenticates nothing: a damaged
 // or exchanged file decrypts to something else, without an error.
 
+/// Whether bytes are the text of an IR, as far as a look at it tells: what a wrong key made of one
+/// must not reach a parser.
+OVFAST_API bool looks_like_ir(std::string_view text);
+
 /// Key and initialization vector of a CBC file.
 class OVFAST_API OpenSslCipher {
 public:
@@ -155,6 +160,9 @@ public:
     /// appears whole or not at all. Throws Error, DecryptionError (padding that cannot be).
     void encrypt(const std::filesystem::path& in, const std::filesystem::path& out) const;
     void decrypt(const std::filesystem::path& in, const std::filesystem::path& out) const;
+
+    /// A file in memory. Throws as decrypt().
+    FileBytes read(const std::filesystem::path& in) const;
 
     /// Reads an IR from two such files. Throws DecryptionError also when what comes out is no IR,
     /// as with a wrong key whose padding happens to be valid.
