@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure that what pip cannot bring is there: a C++17 compiler, Python's venv module and, when
-# called with --tests, GoogleTest. Installs what is missing with apt-get when root, else says how.
+# Makes sure that what pip cannot bring is there: a C++17 compiler, Python's venv module, OpenSSL's
+# headers and, when called with --tests, GoogleTest, the openssl program and strace. Installs what is
+# missing with apt-get when root, else says how.
 set -euo pipefail
 
 python="${PYTHON:-python3}"
@@ -8,7 +9,11 @@ missing=()
 
 command -v "${CXX:-c++}" >/dev/null || missing+=(g++)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+printf '#include <openssl/evp.h>\n' | "${CXX:-c++}" -fsyntax-only -x c++ - 2>/dev/null ||
+    missing+=(libssl-dev)
 if [[ "${1:-}" == --tests ]]; then
+    command -v openssl >/dev/null || missing+=(openssl)
+    command -v strace >/dev/null || missing+=(strace)
     printf '#include <gmock/gmock.h>\n' | "${CXX:-c++}" -std=c++17 -fsyntax-only -x c++ - 2>/dev/null ||
         missing+=(libgtest-dev libgmock-dev)
 fi
@@ -22,6 +27,6 @@ if command -v apt-get >/dev/null && [[ "$(id -u)" -eq 0 ]]; then
 else
     echo "Missing: ${missing[*]}" >&2
     echo "On Debian and Ubuntu: sudo apt-get install ${missing[*]}" >&2
-    echo "Elsewhere: install a C++17 compiler, Python's venv module and GoogleTest" >&2
+    echo "Elsewhere: install a C++17 compiler, Python's venv module, OpenSSL 3 with its headers, GoogleTest and strace" >&2
     exit 1
 fi

@@ -16,6 +16,7 @@ namespace {
 py::handle error_type;
 py::handle model_error_type;
 py::handle capacity_error_type;
+py::handle decryption_error_type;
 
 // Messages quote paths and names out of files, which need not be UTF-8.
 void raise_error(py::handle type, const char* message) {
@@ -39,9 +40,15 @@ void register_errors(py::module_& m) {
     capacity_error_type = add("CapacityError", error_type,
                               "A request that can never fit: longer than the model's context or "
                               "than the KV cache.");
+    decryption_error_type = add("DecryptionError", model_error_type,
+                                "An encrypted model that cannot be opened: a wrong or missing key, "
+                                "damage, files of another model. Names the file, never what is in "
+                                "it.");
     py::register_exception_translator([](std::exception_ptr thrown) {
         try {
             if (thrown) std::rethrow_exception(thrown);
+        } catch (const ovfast::DecryptionError& e) {
+            raise_error(decryption_error_type, e.what());
         } catch (const ovfast::ModelError& e) {
             raise_error(model_error_type, e.what());
         } catch (const ovfast::CapacityError& e) {
@@ -78,6 +85,8 @@ PYBIND11_MODULE(_core, m) {
 
     ovfast::python::register_host(m);
     ovfast::python::register_ops(m);
+    ovfast::python::register_files(m);
+    ovfast::python::register_crypto(m);
     ovfast::python::register_pack(m);
     ovfast::python::register_gguf(m);
     ovfast::python::register_sampling(m);

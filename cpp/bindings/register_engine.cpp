@@ -243,6 +243,14 @@ void register_engine(py::module_& m) {
              py::arg("model_dir"), py::arg("tokenizer"),
              py::arg_v("options", EngineOptions{}, "EngineOptions()"),
              "Loads and compiles the model. Raises ModelError, CapacityError, ValueError.")
+        .def(py::init([](std::shared_ptr<ModelFiles> files, std::shared_ptr<Tokenizer> tokenizer,
+                         const EngineOptions& options) {
+                 const py::gil_scoped_release release;
+                 return std::make_unique<Engine>(std::move(files), std::move(tokenizer), options);
+             }),
+             py::arg("files"), py::arg("tokenizer"),
+             py::arg_v("options", EngineOptions{}, "EngineOptions()"),
+             "The same of a directory that was opened, perhaps an encrypted one.")
         .def("submit", &Engine::submit, py::arg("prompt_ids"), py::arg("params"),
              py::call_guard<py::gil_scoped_release>(),
              "Queues a request of int64 token ids. Raises ValueError or CapacityError.")

@@ -91,6 +91,15 @@ void register_pack(py::module_& m) {
         py::arg("model_dir"), py::arg("progress") = py::none(),
         "What a directory's packing did, or, for a stock one, would do, with nothing written.\n\n"
         "Reads and checks all of a packed directory. Raises ModelError when it is damaged.");
+    m.def(
+        "inspect_packing",
+        [](const ModelFiles& files, const py::object& progress) {
+            const Progress report = python_progress(progress);
+            const py::gil_scoped_release release;
+            return inspect_packing(files, report);
+        },
+        py::arg("files"), py::arg("progress") = py::none(),
+        "The same of a directory that was opened, perhaps an encrypted one.");
 }
 
 }  // namespace ovfast::python

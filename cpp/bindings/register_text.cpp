@@ -54,6 +54,9 @@ void register_tokenizer(py::module_& m) {
              "Raises:\n"
              "    ModelError: a file is missing or the detokenizer cannot be used.\n"
              "    ValueError: there is no file `extension`.")
+        .def(py::init<const ModelFiles&, const std::filesystem::path&>(), py::arg("files"),
+             py::arg("extension"), py::call_guard<py::gil_scoped_release>(),
+             "The same of a directory that was opened, perhaps an encrypted one.")
         .def("encode", &encode<py::str>, py::arg("text"), py::arg("add_special_tokens") = true,
              "Token ids of `text`, neither truncated nor padded.\n\n"
              "Args:\n"

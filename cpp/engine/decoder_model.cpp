@@ -13,6 +13,7 @@
 #include "ovfast/error.hpp"
 #include "ovfast/host.hpp"
 #include "runtime/pack_model.hpp"
+#include "runtime/read_ir.hpp"
 
 namespace ovfast {
 namespace {
@@ -24,6 +25,17 @@ std::string gib(uint64_t bytes) {
     return text.str();
 }
 
+// OpenVINO writes the weights in clear into its cache, whatever callbacks encrypt the graph.
+void refuse_caches(const EngineOptions& options) {
+    for (const auto& [name, value] : options.properties) {
+        if (name.rfind("CACHE_", 0) == 0 && name != ov::cache_mode.name()) {
+            throw std::invalid_argument("the model is encrypted: property " + name +
+                                        " is refused, since OpenVINO's cache holds the weights in "
+                                        "clear");
+        }
+    }
+}
+
 }  // namespace
 
 CacheMemory host_memory() {
@@ -33,11 +45,11 @@ CacheMemory host_memory() {
             " under the cgroup limit"};
 }
 
-std::unique_ptr<DecoderModel> load_decoder(const std::filesystem::path& model_dir,
-                                           const EngineOptions& options) {
+std::unique_ptr<DecoderModel> load_decoder(const ModelFiles& files, const EngineOptions& options) {
     options.validate();
-    if (options.device == "CPU") return std::make_unique<PagedModel>(model_dir, options);
-    return std::make_unique<StatefulModel>(model_dir, options);
+    if (files.encrypted()) refuse_caches(options);
+    if (options.device == "CPU") return std::make_unique<PagedModel>(files, options);
+    return std::make_unique<StatefulModel>(files, options);
 }
 
 bool has_input(const ov::Model& model, const std::string& name) {
@@ -73,13 +85,13 @@ ov::AnyMap with_users_properties(ov::Core& core, const EngineOptions& options,
     return properties;
 }
 
-void throw_not_compiled(const std::filesystem::path& dir, const EngineOptions& options,
+void throw_not_compiled(const ModelFiles& files, const EngineOptions& options,
                         const std::exception& error) {
-    const std::string why =
-        "cannot compile " + dir.string() + " for " + options.device + ": " + short_reason(error);
+    const std::string why = "cannot compile " + files.path().string() + " for " + options.device +
+                            ": " + reason_about(files, error);
     // The plugin knows which values a property takes, and only says so here.
     for (const auto& [name, value] : options.properties) {
-        if (why.find(name) != std::string::npos) throw std::invalid_argument(why);
+        if (std::string(error.what()).find(name) != std::string::npos) throw std::invalid_argument(why);
     }
     throw ModelError(why);
 }

@@ -9,6 +9,7 @@
 
 #include "engine/step_batch.hpp"
 #include "ovfast/engine.hpp"
+#include "ovfast/model_files.hpp"
 
 namespace ovfast {
 
@@ -38,8 +39,7 @@ protected:
 
 /// The kind of model that `options.device` runs: PagedModel on "CPU", StatefulModel elsewhere.
 /// Throws ModelError, CapacityError, std::invalid_argument.
-std::unique_ptr<DecoderModel> load_decoder(const std::filesystem::path& model_dir,
-                                           const EngineOptions& options);
+std::unique_ptr<DecoderModel> load_decoder(const ModelFiles& files, const EngineOptions& options);
 
 // What the kinds of models share.
 
@@ -53,7 +53,7 @@ ov::AnyMap with_users_properties(ov::Core& core, const EngineOptions& options,
                                  ov::AnyMap properties);
 
 /// The error of a failed compilation: the user's when a property is at fault, else the model's.
-[[noreturn]] void throw_not_compiled(const std::filesystem::path& dir, const EngineOptions& options,
+[[noreturn]] void throw_not_compiled(const ModelFiles& files, const EngineOptions& options,
                                      const std::exception& error);
 
 /// Memory that a KV cache may lie in.

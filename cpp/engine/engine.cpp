@@ -1,5 +1,6 @@
 #include "ovfast/engine.hpp"
 
+#include <malloc.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
@@ -11,6 +12,7 @@
 #include <mutex>
 #include <thread>
 
+#include "crypto/secret.hpp"
 #include "engine/decoder_model.hpp"
 #include "engine/request.hpp"
 #include "engine/scheduler.hpp"
@@ -63,11 +65,12 @@ struct Engine::Impl {
         std::exception_ptr error;
     };
 
-    Impl(const std::filesystem::path& model_dir, std::shared_ptr<const Tokenizer> text,
+    Impl(const ModelFiles& files, std::shared_ptr<const Tokenizer> text,
          const EngineOptions& engine_options)
         : tokenizer(std::move(text)),
           options(to_keep(engine_options, *tokenizer)),
-          model(load_decoder(model_dir, engine_options)),
+          encrypted(files.encrypted()),
+          model(load_decoder(files, engine_options)),
           vocabulary(
               std::min(model->info().vocab_size, static_cast<int64_t>(tokenizer->vocab_size()))),
           scheduler({options.max_batch_tokens, options.max_sequences, model->info().kv_block_tokens,
@@ -103,6 +106,7 @@ struct Engine::Impl {
 
     std::shared_ptr<const Tokenizer> tokenizer;
     const EngineOptions options;
+    const bool encrypted;
     const std::unique_ptr<DecoderModel> model;
     const int64_t vocabulary;  // ids that both the model and the tokenizer know
 
@@ -345,12 +349,24 @@ void Engine::Impl::fail_running(const std::exception_ptr& error) {
 }
 
 Engine::Engine(const std::filesystem::path& model_dir, std::shared_ptr<const Tokenizer> tokenizer,
-               const EngineOptions& options) {
+               const EngineOptions& options)
+    : Engine(ModelFiles::folder(model_dir), std::move(tokenizer), options) {}
+
+Engine::Engine(const std::shared_ptr<const ModelFiles>& files,
+               std::shared_ptr<const Tokenizer> tokenizer, const EngineOptions& options) {
+    if (!files) throw std::invalid_argument("the engine needs the files of a model, got none");
     if (!tokenizer) throw std::invalid_argument("the engine needs a tokenizer, got none");
-    impl_ = std::make_unique<Impl>(model_dir, std::move(tokenizer), options);
+    impl_ = std::make_unique<Impl>(*files, std::move(tokenizer), options);
 }
 
-Engine::~Engine() = default;
+Engine::~Engine() {
+    if (!impl_->encrypted) return;
+    {
+        const crypto::WipeFreedMemory wiping;
+        impl_.reset();
+    }
+    ::malloc_trim(0);
+}
 
 std::shared_ptr<Request> Engine::submit(std::vector<int64_t> prompt_ids,
                                         const SamplingParams& params) {

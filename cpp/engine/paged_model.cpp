@@ -29,17 +29,17 @@ double seconds_since(Clock::time_point start) {
 }
 
 // Reads the model as the options want it, and tells how it came.
-LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
-                         const EngineOptions& options) {
+LoadedModel read_decoder(ov::Core& core, const ModelFiles& files, const EngineOptions& options) {
+    const std::filesystem::path& dir = files.path();
     LoadedModel loaded;
     if (options.packed == "auto") {
-        loaded = load_packed(core, dir, options.progress);
-    } else if (is_packed(dir)) {
+        loaded = load_packed(core, files, options.progress);
+    } else if (is_packed(files)) {
         throw std::invalid_argument(
             "packed is 'never', but '" + dir.string() +
             "' holds a packed model; export it with --no-pack to run it on OpenVINO's operations");
     } else {
-        loaded.model = read_model(core, dir);
+        loaded.model = read_ir(core, files, kModelXml);
     }
     check_decoder(*loaded.model, dir);
     for (const auto& node : loaded.model->get_ops()) {
@@ -60,14 +60,15 @@ LoadedModel read_decoder(ov::Core& core, const std::filesystem::path& dir,
 }
 
 void page_attention(ov::Core& core, const std::shared_ptr<ov::Model>& model,
-                    const std::filesystem::path& dir) {
+                    const ModelFiles& files) {
+    const std::filesystem::path& dir = files.path();
     const std::vector<SlidingWindow> windows = find_sliding_windows(core, *model);
     try {
         ov::pass::SDPAToPagedAttention().run_on_model(model);
         set_sliding_windows(*model, windows);
     } catch (const std::exception& e) {
         throw ModelError("the attention of " + dir.string() +
-                         " cannot be paged: " + short_reason(e));
+                         " cannot be paged: " + reason_about(files, e));
     }
     for (const auto& node : model->get_ordered_ops()) {
         if (ov::is_type<ov::op::util::ReadValueBase>(node)) {
@@ -128,7 +129,8 @@ ov::AnyMap in_f32(ov::AnyMap properties) {
 
 }  // namespace
 
-PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options) {
+PagedModel::PagedModel(const ModelFiles& files, const EngineOptions& options) {
+    const std::filesystem::path& model_dir = files.path();
     const HostLimits host = read_host_limits();
     info_.device = options.device;
     if (options.num_threads > host.affinity) {
@@ -141,7 +143,7 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
     auto start = Clock::now();
     ov::Core core;
     const ov::AnyMap properties = compile_properties(core, options, info_.threads);
-    const LoadedModel loaded = read_decoder(core, model_dir, options);
+    const LoadedModel loaded = read_decoder(core, files, options);
     const std::shared_ptr<ov::Model>& model = loaded.model;
     info_.packed = loaded.report.packed;
     info_.packed_dir = loaded.report.directory;
@@ -150,7 +152,7 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
         std::count_if(loaded.report.layers.begin(), loaded.report.layers.end(),
                       [](const PackedLayer& layer) { return layer.operation.empty(); });
     info_.weights_bytes = constant_bytes(*model);
-    page_attention(core, model, model_dir);
+    page_attention(core, model, files);
     choose_attention(model, options);
     const std::shared_ptr<ov::Model> lm_head = split_lm_head(model);
     check_inputs(*model, model_dir);
@@ -177,7 +179,7 @@ PagedModel::PagedModel(const std::filesystem::path& model_dir, const EngineOptio
                            .create_infer_request();
         }
     } catch (const std::exception& e) {
-        throw_not_compiled(model_dir, options, e);
+        throw_not_compiled(files, options, e);
     }
     info_.threads = model_.get_property(ov::inference_num_threads);
     profiled_ = model_.get_property(ov::enable_profiling);

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -18,7 +17,7 @@ class PagedModel final : public DecoderModel {
 public:
     /// Reads openvino_model.xml, rewrites it for paged attention and chosen logit rows, compiles it
     /// and reserves the cache. Throws ModelError, CapacityError, std::invalid_argument.
-    PagedModel(const std::filesystem::path& model_dir, const EngineOptions& options);
+    PagedModel(const ModelFiles& files, const EngineOptions& options);
 
     const float* run(const StepBatch& batch) override;
     void copy_block(int32_t from, int32_t to) override { cache_->copy_block(from, to); }

@@ -15,6 +15,7 @@
 #include "ovfast/ops.hpp"
 #include "runtime/model_writer.hpp"
 #include "runtime/pack_model.hpp"
+#include "runtime/read_ir.hpp"
 
 namespace ovfast {
 namespace {
@@ -45,15 +46,16 @@ void require_device(ov::Core& core, const EngineOptions& options) {
                                 "; `ovfast doctor` says what is missing");
 }
 
-std::shared_ptr<ov::Model> read_stock(ov::Core& core, const std::filesystem::path& dir,
+std::shared_ptr<ov::Model> read_stock(ov::Core& core, const ModelFiles& files,
                                       const EngineOptions& options) {
-    if (is_packed(dir)) {
+    const std::filesystem::path& dir = files.path();
+    if (is_packed(files)) {
         throw std::invalid_argument(
             "'" + dir.string() +
             "' holds packed weights, which only the CPU runs, but the device is " + options.device +
             "; export it with --no-pack");
     }
-    const std::shared_ptr<ov::Model> model = read_model(core, dir);
+    const std::shared_ptr<ov::Model> model = read_ir(core, files, kModelXml);
     check_decoder(*model, dir);
     constexpr std::array<const char*, 4> supplied{"input_ids", "attention_mask", "position_ids",
                                                   "beam_idx"};
@@ -139,7 +141,8 @@ ov::Tensor row(const T* values, size_t count) {
 
 }  // namespace
 
-StatefulModel::StatefulModel(const std::filesystem::path& model_dir, const EngineOptions& options) {
+StatefulModel::StatefulModel(const ModelFiles& files, const EngineOptions& options) {
+    const std::filesystem::path& model_dir = files.path();
     auto start = Clock::now();
     ov::Core core;
     require_device(core, options);
@@ -148,7 +151,7 @@ StatefulModel::StatefulModel(const std::filesystem::path& model_dir, const Engin
     info_.prefix_caching = false;
     info_.attention = "openvino";
     info_.attention_reason = "the device is " + options.device;
-    const std::shared_ptr<ov::Model> model = read_stock(core, model_dir, options);
+    const std::shared_ptr<ov::Model> model = read_stock(core, files, options);
     for (const auto& node : model->get_ops()) {
         const auto* constant = ov::as_type<const ov::op::v0::Constant>(node.get());
         if (constant) info_.weights_bytes += constant->get_byte_size();
@@ -187,7 +190,7 @@ StatefulModel::StatefulModel(const std::filesystem::path& model_dir, const Engin
         model_ = core.compile_model(model, options.device, properties);
         idle_.push_back(model_.create_infer_request());
     } catch (const std::exception& e) {
-        throw_not_compiled(model_dir, options, e);
+        throw_not_compiled(files, options, e);
     }
     info_.execution_devices = model_.get_property(ov::execution_devices);
     const auto profile = options.properties.find(ov::enable_profiling.name());

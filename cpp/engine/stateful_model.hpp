@@ -16,7 +16,7 @@ namespace ovfast {
 /// that the scheduler bounds memory as for PagedModel; nothing is shared between sequences.
 class StatefulModel final : public DecoderModel {
 public:
-    StatefulModel(const std::filesystem::path& model_dir, const EngineOptions& options);
+    StatefulModel(const ModelFiles& files, const EngineOptions& options);
 
     const float* run(const StepBatch& batch) override;
     void copy_block(int32_t, int32_t) override {}  // the states of a fork are copied whole

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
-#include <fstream>
 #include <sstream>
 #include <stdexcept>
 
@@ -21,6 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kXml = "openvino_model.xml";
+constexpr const char* kBin = "openvino_model.bin";
 constexpr const char* kFirstLine = "ovfast packed model 1";
 constexpr size_t kPiece = 4 << 20;  // pages that one thread reads at a time
 
@@ -47,19 +48,19 @@ uint64_t checksum(const std::vector<Range>& ranges, bool once = false) {
 }
 
 /// What lies between the packed weights of a .bin. Throws when they are not within it, in order.
-std::vector<Range> rest_of(const MappedFile& bin, const std::vector<PackedSegment>& segments) {
+std::vector<Range> rest_of(const FileBytes& bin, const std::vector<PackedSegment>& segments) {
     std::vector<Range> rest;
     uint64_t at = 0;
     for (const PackedSegment& segment : segments) {
-        if (segment.offset < at || segment.offset > bin.size() ||
-            segment.bytes > bin.size() - segment.offset) {
+        if (segment.offset < at || segment.offset > bin.size ||
+            segment.bytes > bin.size - segment.offset) {
             throw ModelError("packed weights at " + std::to_string(segment.offset) +
                              " lie outside of the weights file");
         }
-        rest.push_back({bin.data() + at, segment.offset - at});
+        rest.push_back({bin.data + at, segment.offset - at});
         at = segment.offset + segment.bytes;
     }
-    rest.push_back({bin.data() + at, bin.size() - at});
+    rest.push_back({bin.data + at, bin.size - at});
     return rest;
 }
 
@@ -131,11 +132,12 @@ void parse_entry(PackManifest& manifest, const std::vector<std::string>& fields)
 
 void PackManifest::describe(const fs::path& directory) {
     tool = version();
-    const MappedFile xml(directory / "openvino_model.xml");
-    const MappedFile bin(directory / "openvino_model.bin");
-    xml_bytes = xml.size();
-    xml_checksum = checksum({{xml.data(), xml.size()}});
-    bin_bytes = bin.size();
+    const auto files = ModelFiles::folder(directory);
+    const FileBytes xml = files->read(kXml);
+    const FileBytes bin = files->read(kBin);
+    xml_bytes = xml.size;
+    xml_checksum = checksum({{xml.data, xml.size}});
+    bin_bytes = bin.size;
     rest_checksum = checksum(rest_of(bin, segments));
 }
 
@@ -160,13 +162,9 @@ void PackManifest::write(const fs::path& directory) const {
     sink.close();
 }
 
-PackManifest PackManifest::read(const fs::path& directory) {
-    const fs::path file = directory / kName;
-    std::ifstream stream(file, std::ios::binary);
-    std::ostringstream content;
-    content << stream.rdbuf();
-    if (!stream) throw ModelError("'" + file.string() + "' cannot be read");
-    const std::string whole = content.str();
+PackManifest PackManifest::read(const ModelFiles& files) {
+    const fs::path file = files.path() / kName;
+    const std::string whole(files.read(kName).text());
     const size_t last = whole.rfind("checksum\t");
     if (whole.compare(0, std::string(kFirstLine).size() + 1, std::string(kFirstLine) + "\n") != 0 ||
         last == std::string::npos) {
@@ -187,26 +185,26 @@ PackManifest PackManifest::read(const fs::path& directory) {
     } catch (const ModelError& error) {
         const std::string why = error.what();
         if (why.find(file.string()) != std::string::npos) throw;
-        throw ModelError("'" + directory.string() + "' cannot be used: " + why +
+        throw ModelError("'" + files.path().string() + "' cannot be used: " + why +
                          ". Pack or export the model again.");
     }
     return manifest;
 }
 
-void PackManifest::verify_frame(const fs::path& directory) const {
-    const fs::path xml_file = directory / "openvino_model.xml";
-    const fs::path bin_file = directory / "openvino_model.bin";
-    const MappedFile xml(xml_file);
-    const MappedFile bin(bin_file);
+void PackManifest::verify_frame(const ModelFiles& files) const {
+    const fs::path xml_file = files.path() / kXml;
+    const fs::path bin_file = files.path() / kBin;
+    const FileBytes xml = files.read(kXml);
+    const FileBytes bin = files.read(kBin);
     const auto check_length = [](const fs::path& file, uint64_t got, uint64_t expected) {
         if (got != expected) {
             damaged(file,
                     "expected " + std::to_string(expected) + " bytes, got " + std::to_string(got));
         }
     };
-    check_length(xml_file, xml.size(), xml_bytes);
-    check_length(bin_file, bin.size(), bin_bytes);
-    if (checksum({{xml.data(), xml.size()}}) != xml_checksum) {
+    check_length(xml_file, xml.size, xml_bytes);
+    check_length(bin_file, bin.size, bin_bytes);
+    if (checksum({{xml.data, xml.size}}) != xml_checksum) {
         damaged(xml_file, "its checksum is another");
     }
     if (checksum(rest_of(bin, segments)) != rest_checksum) {
@@ -214,13 +212,13 @@ void PackManifest::verify_frame(const fs::path& directory) const {
     }
 }
 
-void PackManifest::verify_weights(const fs::path& directory) const {
-    const fs::path file = directory / "openvino_model.bin";
-    const MappedFile bin(file);
+void PackManifest::verify_weights(const ModelFiles& files) const {
+    const fs::path file = files.path() / kBin;
+    const FileBytes bin = files.read(kBin);
     rest_of(bin, segments);
     tbb::parallel_for(size_t{0}, segments.size(), [&](size_t i) {
         try {
-            kernels::PackedWeights::view(bin.data() + segments[i].offset, segments[i].bytes)
+            kernels::PackedWeights::view(bin.data + segments[i].offset, segments[i].bytes)
                 .verify();
         } catch (const std::invalid_argument& error) {
             damaged(file, error.what());

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "ovfast/model_files.hpp"
 #include "ovfast/pack.hpp"
 #include "runtime/model_writer.hpp"
 
@@ -32,12 +33,12 @@ struct PackManifest {
     void describe(const std::filesystem::path& directory);
     void write(const std::filesystem::path& directory) const;
     /// Throws ModelError when it is damaged or of another layout version.
-    static PackManifest read(const std::filesystem::path& directory);
+    static PackManifest read(const ModelFiles& files);
 
     /// Compares lengths, and checksums of everything but packed weights. Throws ModelError.
-    void verify_frame(const std::filesystem::path& directory) const;
+    void verify_frame(const ModelFiles& files) const;
     /// Compares the checksums of packed weights, reading all of them. Throws ModelError.
-    void verify_weights(const std::filesystem::path& directory) const;
+    void verify_weights(const ModelFiles& files) const;
 
     /// Whether any layer was packed; a manifest alone remembers that none was.
     bool packs() const;

@@ -104,28 +104,6 @@ void report(const Progress& progress, double fraction, const std::string& what) 
     if (progress && !progress(fraction, what)) throw Error("the conversion was cancelled");
 }
 
-std::string short_reason(const std::exception& error) {
-    std::string text = error.what();
-    while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back())) != 0) {
-        text.pop_back();
-    }
-    const size_t line = text.rfind('\n');
-    return line == std::string::npos ? text : text.substr(line + 1);
-}
-
-std::shared_ptr<ov::Model> read_model(ov::Core& core, const fs::path& model_dir) {
-    const fs::path xml = model_dir / "openvino_model.xml";
-    if (!fs::is_regular_file(xml)) {
-        throw ModelError("no openvino_model.xml in " + model_dir.string() +
-                         "; write one with `ovfast export`");
-    }
-    try {
-        return core.read_model(xml);
-    } catch (const std::exception& error) {
-        throw ModelError("cannot read " + xml.string() + ": " + short_reason(error));
-    }
-}
-
 PackManifest pack_in_memory(const std::shared_ptr<ov::Model>& model, const Progress& progress,
                             decltype(ops::RewriteOptions::source) source,
                             std::shared_ptr<ops::SpillFile> spill) {
@@ -165,11 +143,12 @@ void write_packed(const std::shared_ptr<ov::Model>& model, PackManifest& manifes
     manifest.write(out_dir);
 }
 
-std::shared_ptr<ov::Model> read_packed(ov::Core& core, const fs::path& model_dir,
+std::shared_ptr<ov::Model> read_packed(ov::Core& core, const ModelFiles& files,
                                        const PackManifest& manifest) {
-    manifest.verify_frame(model_dir);
+    // What was decrypted is authenticated already, every byte of it.
+    if (!files.encrypted()) manifest.verify_frame(files);
     register_ops(core, /*gpu=*/false);
-    const std::shared_ptr<ov::Model> model = read_model(core, model_dir);
+    const std::shared_ptr<ov::Model> model = read_ir(core, files, kModelXml);
     std::vector<const ops::PackedOp*> packed;
     for (const auto& node : model->get_ops()) {
         if (const auto* op = dynamic_cast<const ops::PackedOp*>(node.get())) packed.push_back(op);
@@ -179,14 +158,18 @@ std::shared_ptr<ov::Model> read_packed(ov::Core& core, const fs::path& model_dir
     try {
         tbb::parallel_for(size_t{0}, packed.size(), [&](size_t i) { packed[i]->verify_weights(); });
     } catch (const ov::Exception& error) {
-        throw ModelError("'" + (model_dir / "openvino_model.bin").string() + "' is damaged: " +
-                         short_reason(error) + ". Pack or export the model again.");
+        throw ModelError("'" + (files.path() / "openvino_model.bin").string() + "' is damaged: " +
+                         reason_about(files, error) + ". Pack or export the model again.");
     }
     return model;
 }
 
 bool is_packed(const fs::path& model_dir) {
     return fs::exists(model_dir / PackManifest::kName);
+}
+
+bool is_packed(const ModelFiles& files) {
+    return files.has(PackManifest::kName);
 }
 
 PackReport pack_model(const fs::path& model_dir, const fs::path& out_dir,
@@ -199,7 +182,7 @@ PackReport pack_model(const fs::path& model_dir, const fs::path& out_dir,
     }
     report(progress, 0.0, "reading the model");
     ov::Core core;
-    auto model = read_model(core, model_dir);
+    auto model = read_ir(core, *ModelFiles::folder(model_dir), kModelXml);
     const auto spill = spill_for(*model, out_dir);
     PackManifest manifest = pack_in_memory(model, part_of(progress, 0.0, kRewritten), {}, spill);
     if (manifest.packs())

@@ -9,11 +9,15 @@
 #include "ops/rewrite.hpp"
 #include "ovfast/pack.hpp"
 #include "runtime/pack_manifest.hpp"
+#include "runtime/read_ir.hpp"
 
 namespace ovfast {
 
-/// Reads openvino_model.xml of a directory. Throws ModelError.
-std::shared_ptr<ov::Model> read_model(ov::Core& core, const std::filesystem::path& model_dir);
+/// The IR of the model itself in a directory.
+inline constexpr const char* kModelXml = "openvino_model.xml";
+
+/// Whether there is a packed model, damaged or not.
+bool is_packed(const ModelFiles& files);
 
 /// Rewrites a model in memory to operations on packed weights; tells what became of each layer.
 /// `source` and `spill` as in ops::RewriteOptions, `progress` from 0 to 1 or none.
@@ -31,7 +35,7 @@ void write_packed(const std::shared_ptr<ov::Model>& model, PackManifest& manifes
                   const ops::SpillFile* spill = nullptr);
 
 /// Reads a packed directory for use: every byte is checked. Throws ModelError.
-std::shared_ptr<ov::Model> read_packed(ov::Core& core, const std::filesystem::path& model_dir,
+std::shared_ptr<ov::Model> read_packed(ov::Core& core, const ModelFiles& files,
                                        const PackManifest& manifest);
 
 /// A part of a progress, from `begin` to `end`.
@@ -39,8 +43,5 @@ Progress part_of(const Progress& progress, double begin, double end);
 
 /// Calls `progress`; throws Error when it cancels.
 void report(const Progress& progress, double fraction, const std::string& what);
-
-/// The line of an OpenVINO exception that says why; the others name its source files.
-std::string short_reason(const std::exception& error);
 
 }  // namespace ovfast

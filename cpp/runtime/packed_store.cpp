@@ -161,7 +161,7 @@ private:
 std::optional<PackManifest> find(const Place& place, Source& source) {
     if (!is_packed(place.packed)) return std::nullopt;
     try {
-        PackManifest manifest = PackManifest::read(place.packed);
+        PackManifest manifest = PackManifest::read(*ModelFiles::folder(place.packed));
         source.recall(place.note);
         if (manifest.tool != version() || manifest.source != source.key()) return std::nullopt;
         if (!source.remembered()) source.remember(place.note);  // copied, or touched
@@ -232,7 +232,7 @@ private:
     void pack() {
         if (model_) return;
         ov::Core core;
-        model_ = read_model(core, source_.directory());
+        model_ = read_ir(core, *ModelFiles::folder(source_.directory()), kModelXml);
         manifest_ = pack_in_memory(model_, part_of(guarded(), 0.0, kPacked));
     }
 
@@ -308,14 +308,32 @@ void add_note_if_stock(PackReport& report) {
     }
 }
 
+/// Nothing of it may be written: packed anew at every load.
+LoadedModel pack_encrypted(ov::Core& core, const ModelFiles& files, const Progress& progress) {
+    LoadedModel loaded;
+    loaded.model = read_ir(core, files, kModelXml);
+    const PackManifest manifest = pack_in_memory(loaded.model, progress);
+    loaded.report = manifest.report({});
+    loaded.report.packed_bytes = constant_bytes(*loaded.model);
+    if (loaded.report.packed) {
+        loaded.report.notes.emplace_back(
+            "the encrypted model is not packed, so every load packs it in memory; pack it before "
+            "it is encrypted (ovfast pack DIR -o DIR2)");
+    }
+    add_note_if_stock(loaded.report);
+    return loaded;
+}
+
 }  // namespace
 
-LoadedModel load_packed(ov::Core& core, const fs::path& model_dir, const Progress& progress) {
+LoadedModel load_packed(ov::Core& core, const ModelFiles& files, const Progress& progress) {
     register_ops(core, /*gpu=*/false);
-    if (is_packed(model_dir)) {
-        const PackManifest manifest = PackManifest::read(model_dir);
-        return {read_packed(core, model_dir, manifest), manifest.report(model_dir)};
+    const fs::path& model_dir = files.path();
+    if (is_packed(files)) {
+        const PackManifest manifest = PackManifest::read(files);
+        return {read_packed(core, files, manifest), manifest.report(model_dir)};
     }
+    if (files.encrypted()) return pack_encrypted(core, files, progress);
     Source source(model_dir);
     Packing packing(source, progress);
     for (const bool again : {false, true}) {
@@ -332,11 +350,12 @@ LoadedModel load_packed(ov::Core& core, const fs::path& model_dir, const Progres
         loaded.report = report_of(*prepared.manifest, prepared.directory, prepared.reused);
         if (!loaded.report.packed) {
             add_note_if_stock(loaded.report);
-            loaded.model = read_model(core, model_dir);
+            loaded.model = read_ir(core, files, kModelXml);
             return loaded;
         }
         try {
-            loaded.model = read_packed(core, prepared.directory, *prepared.manifest);
+            loaded.model =
+                read_packed(core, *ModelFiles::folder(prepared.directory), *prepared.manifest);
             return loaded;
         } catch (const ModelError&) {
             if (again) throw;  // just written and damaged: the disk is
@@ -360,11 +379,20 @@ PackReport pack_for_loading(const fs::path& model_dir, const Progress& progress,
 }
 
 PackReport inspect_packing(const fs::path& model_dir, const Progress& progress) {
-    if (is_packed(model_dir)) {
-        const PackManifest manifest = PackManifest::read(model_dir);
-        manifest.verify_frame(model_dir);
-        manifest.verify_weights(model_dir);
+    return inspect_packing(*ModelFiles::folder(model_dir), progress);
+}
+
+PackReport inspect_packing(const ModelFiles& files, const Progress& progress) {
+    const fs::path& model_dir = files.path();
+    if (is_packed(files)) {
+        const PackManifest manifest = PackManifest::read(files);
+        manifest.verify_frame(files);
+        manifest.verify_weights(files);
         return manifest.report(model_dir);
+    }
+    if (files.encrypted()) {
+        ov::Core core;
+        return pack_encrypted(core, files, progress).report;
     }
     Source source(model_dir);
     const Prepared found = find_any(source);

@@ -76,8 +76,7 @@ std::shared_ptr<ov::Node> find_tokenization(ov::Model& model, std::vector<int64_
 
 }  // namespace
 
-Encoder::Encoder(ov::Core& core, const std::string& xml) {
-    const auto whole = core.read_model(xml);
+Encoder::Encoder(ov::Core& core, const std::shared_ptr<ov::Model>& whole) {
     const ov::ParameterVector& inputs = whole->get_parameters();
     if (inputs.size() != 1 || inputs[0]->get_element_type() != ov::element::string)
         throw ModelError("tokenizer: expected one input of type string, got " +

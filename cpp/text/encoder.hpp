@@ -17,9 +17,9 @@ namespace ovfast {
 /// special tokens, which are constants of the graph, are added here when they are wanted.
 class Encoder {
 public:
-    /// Reads and compiles `xml`; `core` knows the extension. Throws ModelError when the graph is
-    /// not a tokenizer of one text.
-    Encoder(ov::Core& core, const std::string& xml);
+    /// Compiles a tokenizer's graph; `core` knows the extension. Throws ModelError when it is not a
+    /// tokenizer of one text.
+    Encoder(ov::Core& core, const std::shared_ptr<ov::Model>& whole);
 
     /// Token ids of valid UTF-8.
     std::vector<int64_t> encode(const std::string& text, bool add_special_tokens) const;

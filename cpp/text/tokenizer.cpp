@@ -8,6 +8,7 @@
 #include "openvino/runtime/core.hpp"
 #include "ovfast/error.hpp"
 #include "ovfast/text.hpp"
+#include "runtime/read_ir.hpp"
 #include "text/detokenizer.hpp"
 #include "text/encoder.hpp"
 #include "text/token_table.hpp"
@@ -19,13 +20,12 @@ namespace {
 constexpr const char* kTokenizer = "openvino_tokenizer.xml";
 constexpr const char* kDetokenizer = "openvino_detokenizer.xml";
 
-void require_files(const std::filesystem::path& model_dir) {
+void require_files(const ModelFiles& files) {
     for (const char* name : {kTokenizer, kDetokenizer}) {
         for (const char* extension : {".xml", ".bin"}) {
-            const auto path = (model_dir / name).replace_extension(extension);
-            std::error_code error;
-            if (!std::filesystem::is_regular_file(path, error))
-                throw ModelError("expected the file " + path.string() +
+            const auto file = std::filesystem::path(name).replace_extension(extension);
+            if (!files.has(file.string()))
+                throw ModelError("expected the file " + (files.path() / file).string() +
                                  ", got none; export the model again, tokenizer included");
         }
     }
@@ -33,18 +33,21 @@ void require_files(const std::filesystem::path& model_dir) {
 
 /// Runs `load`; whatever it throws becomes a ModelError that names the file.
 template <typename Load>
-auto load_model(const std::filesystem::path& xml, Load&& load) {
+auto load_model(const std::filesystem::path& xml, bool encrypted, Load&& load) {
     try {
-        return load(xml.string());
+        return load();
+    } catch (const DecryptionError&) {
+        throw;
     } catch (const std::exception& error) {
-        throw ModelError("cannot load " + xml.string() + ": " + error.what());
+        throw ModelError("cannot load " + xml.string() +
+                         (encrypted ? ", which is encrypted" : std::string(": ") + error.what()));
     }
 }
 
 }  // namespace
 
 struct Tokenizer::Impl {
-    Impl(const std::filesystem::path& model_dir, const std::filesystem::path& extension);
+    Impl(const ModelFiles& files, const std::filesystem::path& extension);
 
     // First, hence destroyed last: it holds the library whose code the models run.
     ov::Core core;
@@ -53,9 +56,8 @@ struct Tokenizer::Impl {
     std::optional<int64_t> eos_token_id;
 };
 
-Tokenizer::Impl::Impl(const std::filesystem::path& model_dir,
-                      const std::filesystem::path& extension) {
-    require_files(model_dir);
+Tokenizer::Impl::Impl(const ModelFiles& files, const std::filesystem::path& extension) {
+    require_files(files);
     std::error_code error;
     if (!std::filesystem::is_regular_file(extension, error))
         throw std::invalid_argument("expected the openvino_tokenizers library, got no such file: " +
@@ -67,13 +69,14 @@ Tokenizer::Impl::Impl(const std::filesystem::path& model_dir,
     }
     // Building the merges takes a hundred times longer than reading the detokenizer, and the model
     // itself is loading at the same time.
-    encoder = std::async(std::launch::async, [this, xml = model_dir / kTokenizer] {
-        return load_model(xml, [this](const std::string& path) {
-            return std::make_unique<const Encoder>(core, path);
-        });
+    const bool encrypted = files.encrypted();
+    encoder = std::async(std::launch::async, [this, encrypted, xml = files.path() / kTokenizer,
+                                              read = prepare_ir(core, files, kTokenizer)] {
+        return load_model(xml, encrypted,
+                          [&] { return std::make_unique<const Encoder>(core, read()); });
     });
-    token_table = load_model(model_dir / kDetokenizer, [this](const std::string& path) {
-        const std::shared_ptr<ov::Model> detokenizer = core.read_model(path);
+    token_table = load_model(files.path() / kDetokenizer, encrypted, [&] {
+        const std::shared_ptr<ov::Model> detokenizer = read_ir(core, files, kDetokenizer);
         if (detokenizer->has_rt_info("eos_token_id")) {
             eos_token_id = detokenizer->get_rt_info<int64_t>("eos_token_id");
         }
@@ -82,7 +85,9 @@ Tokenizer::Impl::Impl(const std::filesystem::path& model_dir,
 }
 
 Tokenizer::Tokenizer(const std::filesystem::path& model_dir, const std::filesystem::path& extension)
-    : impl_(std::make_unique<Impl>(model_dir, extension)) {}
+    : Tokenizer(*ModelFiles::folder(model_dir), extension) {}
+Tokenizer::Tokenizer(const ModelFiles& files, const std::filesystem::path& extension)
+    : impl_(std::make_unique<Impl>(files, extension)) {}
 Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ovfast._core import EngineInfo, SamplingParams
     from ovfast.convert import convert
     from ovfast.doctor import diagnose
-    from ovfast.errors import CapacityError, Error, ModelError
+    from ovfast.errors import CapacityError, DecryptionError, Error, ModelError
     from ovfast.evaluate import evaluate
     from ovfast.export import export
     from ovfast.llm import LLM, TextStream
@@ -32,6 +32,7 @@ __all__ = [
     "LLM",
     "Answer",
     "CapacityError",
+    "DecryptionError",
     "EngineInfo",
     "Error",
     "Generation",
@@ -56,6 +57,7 @@ _LAZY = {
     "Generation": ("ovfast.results", "Generation"),
     "GenerationMetrics": ("ovfast.results", "GenerationMetrics"),
     "CapacityError": ("ovfast.errors", "CapacityError"),
+    "DecryptionError": ("ovfast.errors", "DecryptionError"),
     "Error": ("ovfast.errors", "Error"),
     "ModelError": ("ovfast.errors", "ModelError"),
     "EngineInfo": ("ovfast._core", "EngineInfo"),

@@ -13,7 +13,6 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -23,6 +22,8 @@ import jinja2.parser
 import jinja2.runtime
 import jinja2.sandbox
 import jinja2.utils
+
+from ovfast import _core
 
 __all__ = ["ChatTemplate", "Message", "read_special_tokens"]
 
@@ -295,7 +296,7 @@ class ChatTemplate:
             ) from error
 
 
-def read_special_tokens(model_dir: str | Path) -> dict[str, str]:
+def read_special_tokens(files: _core.ModelFiles) -> dict[str, str]:
     """The special tokens of a model directory, by name, for ChatTemplate's keyword arguments.
 
     From special_tokens_map.json and tokenizer_config.json, of which the latter wins; empty when
@@ -303,7 +304,7 @@ def read_special_tokens(model_dir: str | Path) -> dict[str, str]:
     """
     tokens: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        for key, value in _read_json(Path(model_dir) / name).items():
+        for key, value in _read_json(files, name).items():
             # Older files store {"content": "<s>", "lstrip": false, ...}.
             text = value.get("content") if isinstance(value, Mapping) else value
             if key.endswith("_token") and isinstance(text, str):
@@ -311,11 +312,12 @@ def read_special_tokens(model_dir: str | Path) -> dict[str, str]:
     return tokens
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
+def _read_json(files: _core.ModelFiles, name: str) -> dict[str, Any]:
+    file = files.path / name
+    if name not in files:
         return {}
     try:
-        data = json.loads(file.read_bytes())
+        data = json.loads(bytes(files.read(name)))
     except ValueError as error:
         raise ValueError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(data, dict):

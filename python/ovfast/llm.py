@@ -13,7 +13,9 @@ from typing import Any, overload
 from ovfast import _core
 from ovfast._openvino import tokenizers_extension
 from ovfast.chat_template import ChatTemplate
+from ovfast.crypto import Key
 from ovfast.engine_options import engine_options, integer
+from ovfast.errors import DecryptionError, ModelError
 from ovfast.generation_config import sampling_params
 from ovfast.model_dir import ModelDir
 from ovfast.progress import Bar
@@ -120,8 +122,11 @@ class LLM:
             ``packed="never"`` or another ``activation_precision`` than "int8": it did not measure
             those).
         progress: Show a progress bar while a model is exported or packed.
+        key: Opens an encrypted directory (``ovfast.crypto``): a Key, 32 bytes, or the path of a key
+            file. Nothing of the model is written then: one that is not packed is packed in memory.
 
     Raises:
+        DecryptionError: The source is encrypted and the key does not open it, or it is damaged.
         ModelError: The source is no usable model; the message says why and what helps.
         CapacityError: The KV cache does not fit.
         TypeError: An option is of another type.
@@ -149,6 +154,7 @@ class LLM:
         properties: Mapping[str, Any] | None = None,
         tuned: bool = True,
         progress: bool = True,
+        key: Key | bytes | str | Path | None = None,
     ) -> None:
         options = engine_options(
             device=device,
@@ -168,7 +174,9 @@ class LLM:
         if not isinstance(tuned, bool):
             raise TypeError(f"tuned: expected bool, got {type(tuned).__name__}")
 
-        model_dir = ModelDir.check(resolve(source, progress, packed))
+        if key is not None and _is_file(Path(source).expanduser()):
+            raise ValueError(f"'{source}' is no encrypted directory, but a key was given")
+        model_dir = ModelDir.check(resolve(source, progress, packed), key)
         self.model_dir: Path = model_dir.path
         context = model_dir.context_length
         if context is not None and (max_context is None or max_context > context):
@@ -194,13 +202,16 @@ class LLM:
         self._generation_config = model_dir.generation_config
         self._model = model_dir
         self._chat_template: ChatTemplate | None = None
+        self._no_chat_template: ModelError | None = None
 
         start = time.perf_counter()
-        self.tokenizer = _core.Tokenizer(self.model_dir, tokenizers_extension())
+        self.tokenizer = _core.Tokenizer(model_dir.files, tokenizers_extension())
         self._engine: _core.Engine | None = _start(
-            source, self.model_dir, self.tokenizer, options, progress
+            source, model_dir.files, self.tokenizer, options, progress
         )
         self.load_seconds: float = time.perf_counter() - start
+        if model_dir.files.encrypted:
+            self._read_what_is_left()
 
     @property
     def info(self) -> _core.EngineInfo:
@@ -210,9 +221,21 @@ class LLM:
     @property
     def chat_template(self) -> ChatTemplate:
         """The model's chat template. Raises ModelError when it has none."""
+        if self._no_chat_template is not None:
+            raise self._no_chat_template
         if self._chat_template is None:
             self._chat_template = self._model.load_chat_template()
         return self._chat_template
+
+    def _read_what_is_left(self) -> None:
+        """Read what is read on first use otherwise, so that the key can be forgotten."""
+        try:
+            self._chat_template = self._model.load_chat_template()
+        except DecryptionError:
+            raise
+        except ModelError as error:
+            self._no_chat_template = error
+        self._model.files.close()
 
     def __repr__(self) -> str:
         """Directory, device and limits."""
@@ -373,16 +396,17 @@ def resolve(source: str | Path, progress: bool, packed: str) -> Path:
 
 def _start(
     source: str | Path,
-    model_dir: Path,
+    files: _core.ModelFiles,
     tokenizer: _core.Tokenizer,
     options: _core.EngineOptions,
     progress: bool,
 ) -> _core.Engine:
+    model_dir = files.path
     with Bar(model_dir.name, progress) as bar:
         options.progress = bar.show
         try:
-            return _core.Engine(model_dir, tokenizer, options)
-        except _core.ModelError:
+            return _core.Engine(files, tokenizer, options)
+        except ModelError:
             if not _is_file(Path(source).expanduser()) or not _is_damaged(model_dir):
                 raise
     # It lies in the cache, which is ours to repair.
@@ -398,6 +422,6 @@ def _is_damaged(model_dir: Path) -> bool:
         return False
     try:
         _core.inspect_packing(model_dir)
-    except _core.ModelError:
+    except ModelError:
         return True
     return False

@@ -7,10 +7,13 @@ import json
 import re
 import shlex
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ovfast import _core
 from ovfast.chat_template import ChatTemplate, read_special_tokens
+from ovfast.crypto import Key, open_files
 from ovfast.errors import ModelError
 
 __all__ = ["PACKED_OPERATION", "PACK_MANIFEST", "ModelDir", "check_ir"]
@@ -29,8 +32,10 @@ _SHOWN_FILES = 5
 # parser takes a good part of a second.
 _CONSTANT = re.compile(rb'\boffset="(\d+)" size="(\d+)"')
 _PARAMETER = re.compile(rb'<layer id="\d+" name="[^"]*" type="Parameter".*?</layer>', re.DOTALL)
+_ANY_PARAMETER = re.compile(rb'type="Parameter"')
 _PORT_NAMES = re.compile(rb'<port id="\d+"[^>]* names="([^"]*)"')
 _STATE = re.compile(rb'<layer id="\d+" name="[^"]*" type="ReadValue"')
+_PACKED = re.compile(re.escape(PACKED_OPERATION))
 _CHAT_TEMPLATE = re.compile(rb'<chat_template value="([^"]*)"')
 
 
@@ -42,6 +47,8 @@ class ModelDir:
     """
 
     path: Path
+    files: _core.ModelFiles
+    """Its files, decrypted when they are read if the directory is encrypted."""
     config: dict[str, Any]
     """config.json; empty when there is none."""
     generation_config: dict[str, Any]
@@ -56,53 +63,62 @@ class ModelDir:
     """The model is made of ovfast's operations on packed weights."""
 
     @classmethod
-    def check(cls, path: str | Path) -> ModelDir:
+    def check(
+        cls, path: str | Path, key: Key | bytes | str | Path | None = None
+    ) -> ModelDir:
         """Check a directory without reading its weights.
 
         Raises ModelError, with what to do about it, when something is missing, truncated or a
-        model of another kind.
+        model of another kind; DecryptionError when it is encrypted and `key` does not open it.
         """
         path = Path(path)
         if not path.exists():
             raise ModelError(f"'{path}' does not exist")
         if not path.is_dir():
             raise ModelError(f"'{path}' is not a directory")
-        text = _check_model(path)
+        files = open_files(path, key)
+        text = _check_model(files)
         for name in _TOKENIZERS:
-            _check_tokenizer(path, name)
-        config = _read_json(path / "config.json")
-        generation_config = _read_json(path / "generation_config.json")
+            _check_tokenizer(files, name)
+        config = _read_json(files, "config.json")
+        generation_config = _read_json(files, "generation_config.json")
 
         def ids(key: str) -> list[int]:
             return _token_ids(path, key, generation_config, config, config.get("text_config", {}))
 
         return cls(
             path=path,
+            files=files,
             config=config,
             generation_config=generation_config,
             eos_token_ids=ids("eos_token_id"),
             bos_token_id=next(iter(ids("bos_token_id")), None),
             pad_token_id=next(iter(ids("pad_token_id")), None),
             context_length=_context_length(config),
-            packed=PACKED_OPERATION in text,
+            packed=_PACKED.search(text) is not None,
         )
 
     @property
     def model_xml(self) -> Path:
-        """The model's graph."""
+        """The model's graph, of a directory that is not encrypted."""
         return self.path / f"{_MODEL}.xml"
+
+    @property
+    def model_text(self) -> memoryview:
+        """The text of the model's graph."""
+        return memoryview(self.files.read(f"{_MODEL}.xml"))
 
     @property
     def weights_bytes(self) -> int:
         """Size of the weights file, bytes."""
-        return (self.path / f"{_MODEL}.bin").stat().st_size
+        return self.files.size(f"{_MODEL}.bin")
 
     def load_chat_template(self) -> ChatTemplate:
         """Load the chat template. Raises ModelError when the model has none or a broken one."""
         try:
-            source = _chat_template(self.path)
+            source = _chat_template(self.files)
             if source is not None:
-                return ChatTemplate(source, **read_special_tokens(self.path))
+                return ChatTemplate(source, **read_special_tokens(self.files))
         except ValueError as error:
             raise ModelError(
                 f"the chat template of '{self.path}' cannot be used: {error}"
@@ -113,27 +129,26 @@ class ModelDir:
         )
 
 
-def check_ir(xml: Path, fix: str) -> bytes:
+def check_ir(files: _core.ModelFiles, xml: str, fix: str) -> memoryview:
     """Check that an IR is whole: both files there, and the .bin as long as the .xml wants.
 
     Args:
-        xml: The .xml; the .bin lies beside it.
+        files: The directory.
+        xml: The name of the .xml; the .bin lies beside it.
         fix: What a person should do about a fault; ends the message.
 
     Returns the text of the .xml. Raises ModelError.
     """
-    binary = xml.with_suffix(".bin")
-    for file in (xml, binary):
-        if not file.is_file():
-            raise ModelError(f"'{xml.parent}' lacks {file.name}. {fix}")
-    try:
-        text = xml.read_bytes()
-    except OSError as error:
-        raise ModelError(f"'{xml}' cannot be read: {error.strerror}") from error
-    if not text.rstrip().endswith(b"</net>"):
-        raise ModelError(f"'{xml}' is truncated or not an OpenVINO model. {fix}")
+    path = files.path / xml
+    binary = path.with_suffix(".bin")
+    for file in (path, binary):
+        if str(file.relative_to(files.path)) not in files:
+            raise ModelError(f"'{path.parent}' lacks {file.name}. {fix}")
+    text = memoryview(files.read(xml))
+    if not bytes(text[-64:]).rstrip().endswith(b"</net>"):
+        raise ModelError(f"'{path}' is truncated or not an OpenVINO model. {fix}")
     needed = max((int(at) + int(size) for at, size in _CONSTANT.findall(text)), default=0)
-    present = binary.stat().st_size
+    present = files.size(str(binary.relative_to(files.path)))
     if present < needed:
         raise ModelError(
             f"'{binary}' is truncated: the model needs {needed} bytes, present are {present}. {fix}"
@@ -141,12 +156,15 @@ def check_ir(xml: Path, fix: str) -> bytes:
     return text
 
 
-def _check_model(path: Path) -> bytes:
+def _check_model(files: _core.ModelFiles) -> memoryview:
+    path = files.path
     xml = path / f"{_MODEL}.xml"
-    if not xml.exists():
-        others = sorted(
-            file.name for file in path.glob("openvino_*.xml") if file.stem not in _TOKENIZERS
-        )
+    if xml.name not in files:
+        others = [
+            name
+            for name in files.names()
+            if fnmatchcase(name, "openvino_*.xml") and Path(name).stem not in _TOKENIZERS
+        ]
         if others:
             raise ModelError(
                 f"'{path}' holds {', '.join(others)}, but no {xml.name}: it is a model of another "
@@ -154,9 +172,12 @@ def _check_model(path: Path) -> bytes:
                 "`optimum-cli export openvino --task text-generation-with-past`."
             )
         raise ModelError(f"'{path}' is no model directory: no {xml.name}. {_advice(path)}".rstrip())
-    text = check_ir(xml, "Export the model again: ovfast export SOURCE -o DIR")
-    inputs = [name for layer in _PARAMETER.findall(text) for name in _port_names(layer)]
-    outputs = _port_names(text)
+    text = check_ir(files, xml.name, "Export the model again: ovfast export SOURCE -o DIR")
+    # By position: what a match returns is a copy, which an encrypted model should not leave.
+    inputs = [
+        name for layer in _PARAMETER.finditer(text) for name in _port_names(text, *layer.span())
+    ]
+    outputs = _port_names(text, 0, len(text))
     if "input_ids" not in inputs or "logits" not in outputs:
         raise ModelError(
             f"'{xml}' is not a text generation model: expected an input 'input_ids' and an output "
@@ -170,7 +191,7 @@ def _check_model(path: Path) -> bytes:
             "`optimum-cli export openvino --task text-generation-with-past`, without "
             "--disable-stateful."
         )
-    if PACKED_OPERATION in text and not (path / PACK_MANIFEST).is_file():
+    if _PACKED.search(text) and PACK_MANIFEST not in files:
         raise ModelError(
             f"'{path}' holds a packed model, but no {PACK_MANIFEST}, without which damage would go "
             "unnoticed. Pack or export the model again."
@@ -195,30 +216,32 @@ def _advice(path: Path) -> str:
     return ""
 
 
-def _check_tokenizer(path: Path, name: str) -> None:
+def _check_tokenizer(files: _core.ModelFiles, name: str) -> None:
+    path = files.path
     fix = (
         "Write tokenizer and detokenizer with: convert_tokenizer MODEL --with-detokenizer -o "
         f"{shlex.quote(str(path))} (package openvino-tokenizers), where MODEL holds tokenizer.json"
     )
-    text = check_ir(path / f"{name}.xml", fix)
-    if b'type="Parameter"' not in text:
+    text = check_ir(files, f"{name}.xml", fix)
+    if not _ANY_PARAMETER.search(text):
         raise ModelError(f"'{path / name}.xml' has no input. {fix}")
 
 
-def _port_names(text: bytes) -> set[str]:
+def _port_names(text: memoryview, begin: int, end: int) -> set[str]:
     return {
         name
-        for names in _PORT_NAMES.findall(text)
-        for name in html.unescape(names.decode("utf-8", "replace")).split(",")
+        for names in _PORT_NAMES.finditer(text, begin, end)
+        for name in html.unescape(names[1].decode("utf-8", "replace")).split(",")
     }
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _read_json(files: _core.ModelFiles, name: str) -> dict[str, Any]:
+    path = files.path / name
+    if name not in files:
         return {}
-    except (OSError, ValueError) as error:
+    try:
+        content = json.loads(bytes(files.read(name)))
+    except ValueError as error:
         raise ModelError(f"'{path}' cannot be read: {error}. Export the model again.") from error
     if not isinstance(content, dict):
         raise ModelError(f"'{path}' must hold an object, got {type(content).__name__}")
@@ -243,17 +266,17 @@ def _context_length(config: dict[str, Any]) -> int | None:
     return None
 
 
-def _chat_template(path: Path) -> str | None:
+def _chat_template(files: _core.ModelFiles) -> str | None:
     """Look where writers put the template, the newest place first."""
-    file = path / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
+    file = "chat_template.jinja"
+    if file in files:
+        return bytes(files.read(file)).decode("utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
-        template = _read_json(path / name).get("chat_template")
+        template = _read_json(files, name).get("chat_template")
         if isinstance(template, list):  # several, each with a name
             named = {item["name"]: item["template"] for item in template}
             template = named.get("default")
         if isinstance(template, str):
             return template
-    found = _CHAT_TEMPLATE.search((path / f"{_TOKENIZERS[0]}.xml").read_bytes())
+    found = _CHAT_TEMPLATE.search(memoryview(files.read(f"{_TOKENIZERS[0]}.xml")))
     return html.unescape(found[1].decode("utf-8")) if found else None

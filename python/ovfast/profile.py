@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovfast import _core
+from ovfast.crypto import Key, open_files
 from ovfast.errors import CapacityError
 from ovfast.llm import LLM
 
@@ -92,18 +93,23 @@ class Profile:
     prefill: Phase
 
 
-def profile_model(model_dir: str | Path, *, progress: bool = True) -> Profile:
+def profile_model(
+    model_dir: str | Path, *, progress: bool = True, key: Key | None = None
+) -> Profile:
     """Run a model and measure its operations: decoding after 64 tokens, and a prompt of 256.
 
     The plugin takes the times, of operations that are not fused into one for all layers; that makes
     a step slower than it is otherwise. A stock directory is packed as when it is loaded.
 
+    `key` opens an encrypted directory.
+
     Raises:
         ModelError: The directory holds no usable model.
         CapacityError: The model's context is too short.
     """
-    layers = _core.inspect_packing(model_dir).layers
-    with LLM(model_dir, properties={"PERF_COUNT": True}, progress=progress) as llm:
+    layers = _core.inspect_packing(open_files(model_dir, key)).layers
+    properties = {"PERF_COUNT": True}
+    with LLM(model_dir, properties=properties, progress=progress, key=key) as llm:
         threads = llm.info.threads
         bandwidth = _core.read_bandwidth(threads, _BANDWIDTH_MB)
         return Profile(

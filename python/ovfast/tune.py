@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ovfast import _core
+from ovfast.crypto import Key
 from ovfast.errors import CapacityError
 from ovfast.llm import LLM, resolve
 from ovfast.model_dir import ModelDir
@@ -155,6 +156,7 @@ def tune(
     allow_activation_group: int = 32,
     force: bool = False,
     progress: bool = True,
+    key: Key | None = None,
 ) -> Tuned:
     """Measure which options run a model fastest on this machine, and store the choice.
 
@@ -168,6 +170,7 @@ def tune(
             ("int8_g128"), which is less precise than the default, one for 32.
         force: Measure again what was measured before.
         progress: Show a progress bar.
+        key: Opens an encrypted directory.
 
     Raises:
         ModelError: The source is no usable model.
@@ -177,14 +180,14 @@ def tune(
     """
     if allow_activation_group not in (32, 128):
         raise ValueError(f"allow_activation_group is {allow_activation_group}, expected 32 or 128")
-    model = ModelDir.check(resolve(source, progress, "auto"))
+    model = ModelDir.check(resolve(source, progress, "auto"), key)
     if not force:
         stored = read_tuning(model)
         if stored is not None and stored.get("activation_group", 32) == allow_activation_group:
             return Tuned(stored, tuning_path(model), True)
     require_writable()
     start = time.perf_counter()
-    choices = _measure_all(model, allow_activation_group, progress)
+    choices = _measure_all(model, key, allow_activation_group, progress)
     tuning = {
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "seconds": time.perf_counter() - start,
@@ -196,8 +199,10 @@ def tune(
     return Tuned(tuning, write_tuning(model, tuning), False)
 
 
-def _measure_all(model: ModelDir, activation_group: int, progress: bool) -> list[Choice]:
-    with _Models(model) as models, Bar(model.path.resolve().name, progress) as bar:
+def _measure_all(
+    model: ModelDir, key: Key | None, activation_group: int, progress: bool
+) -> list[Choice]:
+    with _Models(model, key) as models, Bar(model.path.resolve().name, progress) as bar:
         stages = _stages(models.load({}, progress), activation_group)
         chosen: dict[str, Any] = {}
         choices = []
@@ -351,8 +356,9 @@ def _measure(llm: LLM, ids: Sequence[int]) -> Round:
 class _Models:
     """The candidates of a stage, all loaded: packed weights are mapped once for all of them."""
 
-    def __init__(self, model: ModelDir) -> None:
+    def __init__(self, model: ModelDir, key: Key | None) -> None:
         self._model = model
+        self._key = key
         self._loaded: dict[tuple[tuple[str, Any], ...], LLM] = {}
 
     def __enter__(self) -> _Models:
@@ -376,6 +382,7 @@ class _Models:
                 prefix_caching=False,
                 tuned=False,
                 progress=progress,
+                key=self._key,
                 **engine,
             )
         return self._loaded[key]
@@ -390,7 +397,7 @@ class _Models:
         info = next(iter(self._loaded.values())).info
         copies = models - 1
         room = _core.read_host_limits().memory_available
-        shared = info.packed_dir != Path()
+        shared = info.packed_dir != Path() and not self._model.files.encrypted
         if not shared and copies * info.weights_bytes > room:
             raise CapacityError(
                 f"tuning compares {models} ways to run the model, each with weights of its own: "

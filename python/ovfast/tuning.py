@@ -45,7 +45,7 @@ def identity(model: ModelDir) -> dict[str, Any]:
         "isa": host.isa,
         "ovfast": _core.version(),
         "openvino": _core.openvino_loaded_version(),
-        "model_xml": hashlib.sha256(model.model_xml.read_bytes()).hexdigest(),
+        "model_xml": hashlib.sha256(model.model_text).hexdigest(),
     }
 
 

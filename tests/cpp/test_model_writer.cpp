@@ -24,6 +24,7 @@ namespace {
 namespace fs = std::filesystem;
 namespace op = ov::opset13;
 namespace kernels = ovfast::kernels;
+using ovfast::ModelFiles;
 using ovfast::PackManifest;
 
 constexpr size_t kRows = 20;
@@ -184,7 +185,7 @@ TEST_F(ModelWriter, AManifestReadsAsItWasWritten) {
                        {"left", "", "weights are not constant", "", 7, 0}};
     manifest.notes = {"a note"};
     manifest.write(directory_);
-    const PackManifest read = PackManifest::read(directory_);
+    const PackManifest read = PackManifest::read(*ModelFiles::folder(directory_));
     EXPECT_EQ(read.source, manifest.source);
     EXPECT_EQ(read.rest_checksum, manifest.rest_checksum);
     ASSERT_EQ(read.layers.size(), 2U);
@@ -200,15 +201,15 @@ TEST_F(ModelWriter, AManifestReadsAsItWasWritten) {
 TEST_F(ModelWriter, EveryByteIsCovered) {
     const PackManifest manifest =
         write(chain({packed_constant(1, 0, 64), packed_constant(2, 0, 64)}));
-    EXPECT_NO_THROW(manifest.verify_frame(directory_));
-    EXPECT_NO_THROW(manifest.verify_weights(directory_));
+    EXPECT_NO_THROW(manifest.verify_frame(*ModelFiles::folder(directory_)));
+    EXPECT_NO_THROW(manifest.verify_weights(*ModelFiles::folder(directory_)));
     const std::string bin = bytes_of("openvino_model.bin");
     for (size_t at = 0; at < bin.size(); at += 37) {
         flip("openvino_model.bin", at);
         EXPECT_THROW(
             {
-                manifest.verify_frame(directory_);
-                manifest.verify_weights(directory_);
+                manifest.verify_frame(*ModelFiles::folder(directory_));
+                manifest.verify_weights(*ModelFiles::folder(directory_));
             },
             ovfast::ModelError)
             << at;
@@ -217,16 +218,16 @@ TEST_F(ModelWriter, EveryByteIsCovered) {
     const std::string xml = bytes_of("openvino_model.xml");
     for (size_t at = 0; at < xml.size(); at += 101) {
         flip("openvino_model.xml", at);
-        EXPECT_THROW(manifest.verify_frame(directory_), ovfast::ModelError) << at;
+        EXPECT_THROW(manifest.verify_frame(*ModelFiles::folder(directory_)), ovfast::ModelError) << at;
         flip("openvino_model.xml", at);
     }
     const std::string text = bytes_of(PackManifest::kName);
     for (size_t at = 0; at < text.size(); ++at) {
         flip(PackManifest::kName, at);
-        EXPECT_THROW(PackManifest::read(directory_), ovfast::ModelError) << at;
+        EXPECT_THROW(PackManifest::read(*ModelFiles::folder(directory_)), ovfast::ModelError) << at;
         flip(PackManifest::kName, at);
     }
-    EXPECT_NO_THROW(PackManifest::read(directory_));
+    EXPECT_NO_THROW(PackManifest::read(*ModelFiles::folder(directory_)));
 }
 
 TEST_F(ModelWriter, OtherLengthsAreRefused) {
@@ -236,14 +237,14 @@ TEST_F(ModelWriter, OtherLengthsAreRefused) {
         for (const std::string& other :
              {whole.substr(0, whole.size() - 1), whole + " ", std::string()}) {
             std::ofstream(directory_ / name, std::ios::binary) << other;
-            EXPECT_THROW(manifest.verify_frame(directory_), ovfast::ModelError);
+            EXPECT_THROW(manifest.verify_frame(*ModelFiles::folder(directory_)), ovfast::ModelError);
         }
         std::ofstream(directory_ / name, std::ios::binary) << whole;
     }
     const std::string text = bytes_of(PackManifest::kName);
     for (size_t length = 0; length < text.size(); ++length) {
         std::ofstream(directory_ / PackManifest::kName, std::ios::binary) << text.substr(0, length);
-        EXPECT_THROW(PackManifest::read(directory_), ovfast::ModelError) << length;
+        EXPECT_THROW(PackManifest::read(*ModelFiles::folder(directory_)), ovfast::ModelError) << length;
     }
 }
 
@@ -259,7 +260,7 @@ TEST_F(ModelWriter, AnotherLayoutVersionIsRefused) {
     std::ofstream(directory_ / PackManifest::kName, std::ios::binary)
         << text << "checksum\t" << sum.str() << '\n';
     try {
-        PackManifest::read(directory_);
+        PackManifest::read(*ModelFiles::folder(directory_));
         FAIL();
     } catch (const ovfast::ModelError& error) {
         EXPECT_NE(std::string(error.what()).find("layout version 99"), std::string::npos)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ovfast import _core
 from ovfast.chat_template import ChatTemplate, read_special_tokens
 
 TEMPLATES = Path(__file__).parent / "chat_templates"
@@ -221,14 +222,14 @@ def test_rendering_leaves_the_messages_alone() -> None:
 
 
 def test_special_tokens_of_a_directory(tmp_path: Path) -> None:
-    assert read_special_tokens(tmp_path) == {}
+    assert read_special_tokens(_core.ModelFiles.folder(tmp_path)) == {}
     config = {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>"}
     config |= {"pad_token": None, "add_bos_token": True, "model_max_length": 8}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     older = {"unk_token": "<unk>", "eos_token": "<old>", "additional_special_tokens": ["<a>"]}
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(older))
     expected = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokens = read_special_tokens(tmp_path)
+    tokens = read_special_tokens(_core.ModelFiles.folder(tmp_path))
     assert tokens == expected
     assert ChatTemplate("{{ bos_token }}", **tokens).special_tokens == expected
 
@@ -240,4 +241,4 @@ def test_special_tokens_of_a_directory(tmp_path: Path) -> None:
 def test_broken_special_tokens(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "tokenizer_config.json").write_bytes(content)
     with pytest.raises(ValueError, match=rf"tokenizer_config\.json: .*{problem}"):
-        read_special_tokens(tmp_path)
+        read_special_tokens(_core.ModelFiles.folder(tmp_path))

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ovfast/export.hpp"
+#include "ovfast/model_files.hpp"
 #include "ovfast/progress.hpp"
 #include "ovfast/sampling.hpp"
 #include "ovfast/text.hpp"
@@ -179,7 +180,10 @@ public:
     /// `tokenizer` turns generated ids into text. Throws ModelError, std::invalid_argument.
     Engine(const std::filesystem::path& model_dir, std::shared_ptr<const Tokenizer> tokenizer,
            const EngineOptions& options = {});
-    /// Cancels what still runs.
+    /// Of a folder or an encrypted directory (crypto.hpp), which may be closed afterwards.
+    Engine(const std::shared_ptr<const ModelFiles>& files,
+           std::shared_ptr<const Tokenizer> tokenizer, const EngineOptions& options = {});
+    /// Cancels what still runs. Of an encrypted model, memory that is freed is overwritten.
     ~Engine();
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;

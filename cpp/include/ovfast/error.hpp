@@ -19,6 +19,12 @@ struct OVFAST_API ModelError : Error {
     using Error::Error;
 };
 
+/// An encrypted model that cannot be opened: a wrong or missing key, damage, files of another model.
+/// Names the file, never what is in it.
+struct OVFAST_API DecryptionError : ModelError {
+    using ModelError::ModelError;
+};
+
 /// A request that can never fit: longer than the model's context or than the KV cache.
 struct OVFAST_API CapacityError : Error {
     using Error::Error;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ovfast/export.hpp"
+#include "ovfast/model_files.hpp"
 #include "ovfast/progress.hpp"
 
 // Packed model directories: the linear layers of openvino_model.xml are ovfast's operations, whose
@@ -59,5 +60,6 @@ OVFAST_API PackReport pack_for_loading(const std::filesystem::path& model_dir,
 /// checks all of a packed directory. Throws ModelError when it is damaged.
 OVFAST_API PackReport inspect_packing(const std::filesystem::path& model_dir,
                                       const Progress& progress = {});
+OVFAST_API PackReport inspect_packing(const ModelFiles& files, const Progress& progress = {});
 
 }  // namespace ovfast

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ovfast/export.hpp"
+#include "ovfast/model_files.hpp"
 
 namespace ovfast {
 
@@ -22,6 +23,8 @@ public:
     /// when there is no file `extension`. The tokenizer itself is compiled in the background: the
     /// first encode() waits for it, and throws ModelError when it cannot be loaded.
     Tokenizer(const std::filesystem::path& model_dir, const std::filesystem::path& extension);
+    /// Of a folder or an encrypted directory (crypto.hpp), which may be closed afterwards.
+    Tokenizer(const ModelFiles& files, const std::filesystem::path& extension);
     ~Tokenizer();
     Tokenizer(Tokenizer&&) noexcept;
     Tokenizer& operator=(Tokenizer&&) noexcept;

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ovfast.cli.conversation import Conversation
+from ovfast.cli.key import key_options
 from ovfast.cli.options import check_options, model_options
 from ovfast.cli.prompt import LineReader
 from ovfast.cli.streaming import InterruptedTwice, quiet_when_nobody_reads, stream_answer
 
 if TYPE_CHECKING:
+    from ovfast.cli.key import KeySource
     from ovfast.llm import LLM
     from ovfast.results import Generation
 
@@ -39,12 +41,14 @@ A line that ends with \\ goes on in the next one. To send a line that begins wit
     help="What to do when the conversation is longer than the context: ask; drop its oldest "
     "turns, and say so; or stop. Where nobody can be asked, ask means stop.",
 )
+@key_options()
 @model_options(conversation=True)
 @quiet_when_nobody_reads()
 def chat_command(
     model: str,
     system: str | None,
     when_full: str,
+    key: KeySource,
     engine: dict[str, Any],
     generation: dict[str, Any],
 ) -> None:
@@ -61,10 +65,12 @@ def chat_command(
       printf 'Name a prime.\\nA larger one.\\n' | ovfast chat model-dir
     """
     check_options(engine, generation)
+    if key.takes_stdin:
+        raise click.UsageError("stdin carries the conversation: give the key in another way")
 
     from ovfast.llm import LLM
 
-    with LLM(model, progress=sys.stderr.isatty(), **engine) as llm:
+    with LLM(model, progress=sys.stderr.isatty(), **key.for_llm(), **engine) as llm:
         _ = llm.chat_template  # a model without one cannot chat: say so before the first message
         Chat(llm, Conversation(system), generation, when_full).loop()
 

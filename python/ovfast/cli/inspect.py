@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ovfast.cli.key import KeySource, key_options
 from ovfast.cli.tune import describe_choices, explain_choices
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ _HEAD = ("layer", "operation", "format", "MB")
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
-def inspect_command(model_dir: Path, with_profile: bool, as_json: bool, no_progress: bool) -> None:
+@key_options()
+def inspect_command(
+    model_dir: Path, with_profile: bool, as_json: bool, no_progress: bool, key: KeySource
+) -> None:
     """Show the layers of the model directory DIR: operation, weight format and size.
 
     Layers that were left as they are come with the reason. All of a packed directory is read and
@@ -49,10 +53,14 @@ def inspect_command(model_dir: Path, with_profile: bool, as_json: bool, no_progr
     from ovfast.progress import Bar
     from ovfast.tuning import read_tuning
 
-    tuning = read_tuning(ModelDir.check(model_dir))
+    opened = key.get()
+    model = ModelDir.check(model_dir, opened)
+    tuning = read_tuning(model)
     with Bar(model_dir.resolve().name, not no_progress) as bar:
-        report = _core.inspect_packing(model_dir, bar.show)
-    profile = profile_model(model_dir, progress=not no_progress) if with_profile else None
+        report = _core.inspect_packing(model.files, bar.show)
+    profile = (
+        profile_model(model_dir, progress=not no_progress, key=opened) if with_profile else None
+    )
     if as_json:
         result = {**_as_dict(report), "tuning": tuning}
         if profile is not None:

@@ -24,6 +24,11 @@ _COMMANDS = {
     "ops": ("ovfast.cli.ops", "ops_command", "List, begin and check custom operations."),
     "run": ("ovfast.cli.run", "run_command", "Answer one prompt and report how fast."),
     "chat": ("ovfast.cli.chat", "chat_command", "Talk to a model in the terminal."),
+    "keygen": ("ovfast.cli.keygen", "keygen_command", "Make a key for encrypted models."),
+    "encrypt": ("ovfast.cli.encrypt", "encrypt_command", "Encrypt a model directory."),
+    "decrypt": ("ovfast.cli.decrypt", "decrypt_command", "Write an encrypted model in clear."),
+    "verify": ("ovfast.cli.verify", "verify_command", "Check an encrypted model."),
+    "rekey": ("ovfast.cli.rekey", "rekey_command", "Change the key of an encrypted model."),
     "doctor": ("ovfast.cli.doctor", "doctor_command", "Check this installation and machine."),
 }
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ovfast.cli.key import key_options
 from ovfast.cli.options import check_options, model_options
 from ovfast.cli.streaming import quiet_when_nobody_reads, stream_answer
 
 if TYPE_CHECKING:
+    from ovfast.cli.key import KeySource
     from ovfast.llm import LLM, TextStream
     from ovfast.results import Generation
 
@@ -27,6 +29,7 @@ _EXIT_INTERRUPTED = 130  # 128 + SIGINT, what a shell reports
 @click.option("--raw", is_flag=True, help="Give the prompt to the model as it is: no template.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("--no-report", is_flag=True, help="Do not print the report to stderr.")
+@key_options()
 @model_options()
 @quiet_when_nobody_reads()
 def run_command(
@@ -36,6 +39,7 @@ def run_command(
     raw: bool,
     as_json: bool,
     no_report: bool,
+    key: KeySource,
     engine: dict[str, Any],
     generation: dict[str, Any],
 ) -> None:
@@ -54,12 +58,15 @@ def run_command(
       ovfast run model.gguf "1, 1, 2, 3," --raw --temperature 0.8 --seed 1
       git diff | ovfast run model-dir --system "Write a commit message." > message.txt
       ovfast run model-dir "Hello" --json --logprobs 3
+      ovfast run model-dir.enc "Hello" --key-file model.key
     """
     if raw and system is not None:
         raise click.UsageError("--system is part of a chat template, which --raw leaves out")
     check_options(engine, generation)
     if "logprobs" in generation and not as_json:
         raise click.UsageError("--logprobs is shown by --json only: give both")
+    if key.takes_stdin and prompt in (None, "-"):
+        raise click.UsageError("the key comes from stdin: give the prompt as an argument")
     text = _read_prompt(prompt)
 
     from ovfast import _core
@@ -67,7 +74,7 @@ def run_command(
     from ovfast.report import format_report, generation_dict, report_dict
 
     several = generation.get("n", 1) != 1
-    with LLM(model, progress=sys.stderr.isatty(), **engine) as llm:
+    with LLM(model, progress=sys.stderr.isatty(), **key.for_llm(), **engine) as llm:
         messages = None if raw else _messages(llm, text, system)
         interrupted = False
         if several:

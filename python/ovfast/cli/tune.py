@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ovfast.cli.key import KeySource, key_options
+
 __all__ = ["describe_choices", "explain_choices", "tune_command"]
 
 _NAMES = {
@@ -39,8 +41,14 @@ Examples:
 @click.option("--force", is_flag=True, help="Measure again what was measured before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@key_options()
 def tune_command(
-    model: str, allow_activation_group: str, force: bool, as_json: bool, no_progress: bool
+    model: str,
+    allow_activation_group: str,
+    force: bool,
+    as_json: bool,
+    no_progress: bool,
+    key: KeySource,
 ) -> None:
     """Find the options that run MODEL, a model directory or a GGUF file, fastest here.
 
@@ -61,6 +69,7 @@ def tune_command(
         allow_activation_group=int(allow_activation_group),
         force=force,
         progress=not no_progress,
+        key=key.get(),
     )
     if as_json:
         click.echo(json.dumps({**result.tuning, "file": str(result.path), "reused": result.reused}))

@@ -234,8 +234,9 @@ def _check(directory: Path, task: str) -> None:
     graphs = _graphs(directory)
     if not graphs:
         raise ModelError(f"Optimum Intel wrote no model for the task {task}")
+    files = _core.ModelFiles.folder(directory)
     for xml in graphs:
-        check_ir(xml, "Export the model again.")
+        check_ir(files, xml.name, "Export the model again.")
 
 
 def verify_export(
@@ -300,8 +301,9 @@ def _holds(out_dir: Path, origin: dict[str, Any], made_by: dict[str, Any], verif
             return False
         if verify and "verify" not in manifest.get("quality", {}):
             return False
+        files = _core.ModelFiles.folder(out_dir)
         for xml in _graphs(out_dir):
-            check_ir(xml, "")
+            check_ir(files, xml.name, "")
         if _is_language_model(out_dir) and ModelDir.check(out_dir).packed:
             _core.inspect_packing(out_dir)
     except ModelError:
