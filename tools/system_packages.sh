@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure that what pip cannot bring is there: a C++17 compiler, Python's venv module and, when
-# called with --tests, GoogleTest. Installs what is missing with apt-get when root, else says how.
+# Makes sure that what pip cannot bring is there: a C++17 compiler, Python's venv module, the
+# libraries that ovfast-bench is built with and, when called with --tests, GoogleTest. Installs what
+# is missing with apt-get when root, else says how.
 set -euo pipefail
 
 python="${PYTHON:-python3}"
@@ -8,9 +9,14 @@ missing=()
 
 command -v "${CXX:-c++}" >/dev/null || missing+=(g++)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+has_header() {
+    printf '#include <%s>\n' "$1" | "${CXX:-c++}" -std=c++17 -fsyntax-only -x c++ - 2>/dev/null
+}
+has_header CLI/CLI.hpp || missing+=(libcli11-dev)
+has_header nlohmann/json.hpp || missing+=(nlohmann-json3-dev)
+has_header stb/stb_image.h || missing+=(libstb-dev)
 if [[ "${1:-}" == --tests ]]; then
-    printf '#include <gmock/gmock.h>\n' | "${CXX:-c++}" -std=c++17 -fsyntax-only -x c++ - 2>/dev/null ||
-        missing+=(libgtest-dev libgmock-dev)
+    has_header gmock/gmock.h || missing+=(libgtest-dev libgmock-dev)
 fi
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
@@ -22,6 +28,6 @@ if command -v apt-get >/dev/null && [[ "$(id -u)" -eq 0 ]]; then
 else
     echo "Missing: ${missing[*]}" >&2
     echo "On Debian and Ubuntu: sudo apt-get install ${missing[*]}" >&2
-    echo "Elsewhere: install a C++17 compiler, Python's venv module and GoogleTest" >&2
+    echo "Elsewhere: a C++17 compiler, Python's venv module, CLI11, nlohmann-json, stb, GoogleTest" >&2
     exit 1
 fi
