@@ -13,7 +13,9 @@ namespace {
 
 using std::chrono::microseconds;
 
-double milliseconds(microseconds time) { return time.count() / 1000.0; }
+double milliseconds(microseconds time) {
+    return time.count() / 1000.0;
+}
 
 std::string shortened(const std::string& name) {
     constexpr size_t longest = 20;

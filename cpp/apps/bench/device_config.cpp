@@ -6,6 +6,7 @@
 
 #include "apps/bench/console.hpp"
 #include "apps/bench/files.hpp"
+#include "apps/bench/output_file.hpp"
 #include "apps/bench/text.hpp"
 
 namespace ovfast::bench {
@@ -95,7 +96,8 @@ void Configurator::set_hint(const std::string& device) {
         const Mode mode = options_.api == "sync" ? Mode::LATENCY : Mode::THROUGHPUT;
         properties[key] = mode;
         log_warning(
-            "Performance hint was not explicitly specified in command line or config file. Device(" +
+            "Performance hint was not explicitly specified in command line or config file. "
+            "Device(" +
             device + ") performance hint will be set to " + ov::Any(mode).as<std::string>() + ".");
     }
 }
@@ -261,7 +263,8 @@ Config load_config(const std::string& file) {
         const nlohmann::json json = nlohmann::json::parse(read_file(file));
         for (const auto& [device, properties] : json.items()) {
             if (!properties.is_object()) {
-                throw std::runtime_error(expected + ", got " + properties.dump() + " for " + device);
+                throw std::runtime_error(expected + ", got " + properties.dump() + " for " +
+                                         device);
             }
             ov::AnyMap& values = config[device];
             for (const auto& [key, value] : properties.items()) {
@@ -281,7 +284,7 @@ void dump_config(const std::string& file, const Config& config) {
         nlohmann::ordered_json& values = json[device] = nlohmann::ordered_json::object();
         for (const auto& [key, value] : properties) values[key] = value.as<std::string>();
     }
-    write_file(file, json.dump(4) + "\n");
+    OutputFile(file).write(json.dump(4) + "\n");
 }
 
 std::vector<std::string> parse_devices(const std::string& devices) {

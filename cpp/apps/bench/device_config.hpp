@@ -18,8 +18,8 @@ void dump_config(const std::string& file, const Config& config);
 /// "MULTI:CPU,GPU" -> {"MULTI", "CPU", "GPU"}.
 std::vector<std::string> parse_devices(const std::string& devices);
 
-/// "CPU:2,GPU:4", or "2" for all, -> value by device. Throws std::runtime_error for a device that is
-/// not among `devices`.
+/// "CPU:2,GPU:4", or "2" for all, -> value by device. Throws std::runtime_error for a device that
+/// is not among `devices`.
 std::map<std::string, std::string> parse_value_per_device(const std::vector<std::string>& devices,
                                                           const std::string& values);
 

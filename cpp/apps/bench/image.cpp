@@ -37,14 +37,14 @@ Image load_image(const std::string& file, size_t channels) {
 Image resize_image(const Image& image, size_t width, size_t height) {
     Image resized{width, height, image.channels, {}};
     resized.pixels.resize(width * height * image.channels);
-    const bool done = stbir_resize_uint8(
-        image.pixels.data(), static_cast<int>(image.width), static_cast<int>(image.height), 0,
-        resized.pixels.data(), static_cast<int>(width), static_cast<int>(height), 0,
-        static_cast<int>(image.channels));
+    const bool done = stbir_resize_uint8(image.pixels.data(), static_cast<int>(image.width),
+                                         static_cast<int>(image.height), 0, resized.pixels.data(),
+                                         static_cast<int>(width), static_cast<int>(height), 0,
+                                         static_cast<int>(image.channels));
     if (!done) {
-        throw std::runtime_error("Cannot resize an image of " + std::to_string(image.width) + " x " +
-                                 std::to_string(image.height) + " to " + std::to_string(width) +
-                                 " x " + std::to_string(height));
+        throw std::runtime_error("Cannot resize an image of " + std::to_string(image.width) +
+                                 " x " + std::to_string(image.height) + " to " +
+                                 std::to_string(width) + " x " + std::to_string(height));
     }
     return resized;
 }

@@ -1,6 +1,7 @@
 #include "apps/bench/infer_loop.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <new>
@@ -57,7 +58,7 @@ struct Slot {
 
 class Loop {
 public:
-    Loop(Requests& requests, const LoopPlan& plan, const std::atomic<bool>& stop,
+    Loop(Requests& requests, const LoopPlan& plan, const std::function<bool()>& stop,
          std::vector<IterationTrace>* trace)
         : requests_(requests),
           plan_(plan),
@@ -81,7 +82,7 @@ private:
 
     Requests& requests_;
     const LoopPlan& plan_;
-    const std::atomic<bool>& stop_;
+    const std::function<bool()>& stop_;
     std::vector<IterationTrace>* trace_;
     IdleQueue idle_;
     std::vector<Slot> slots_;
@@ -111,7 +112,7 @@ void Loop::reserve() {
 }
 
 bool Loop::wants_more() const {
-    if (stop_ || failed_) return false;
+    if (stop_() || failed_) return false;
     const uint64_t done = measured_.iterations;
     return (plan_.iterations != 0 && done < plan_.iterations) ||
            (plan_.duration.count() != 0 && elapsed_ < plan_.duration) ||
@@ -139,7 +140,7 @@ void Loop::completed(size_t request, std::exception_ptr error) {
 void Loop::iterate() {
     const size_t request = plan_.async ? idle_.take() : 0;
     Slot& slot = slots_[request];
-    if (stop_ || failed_) return void(plan_.async ? idle_.put(request) : void());
+    if (stop_() || failed_) return void(plan_.async ? idle_.put(request) : void());
     const bool traced = trace_ && trace_->size() < trace_->capacity();
     const Clock::time_point ready = slot.end;
     const Clock::time_point taken = traced ? Clock::now() : Clock::time_point{};
@@ -169,7 +170,7 @@ void Loop::keep_pace() const {
     const std::chrono::duration<double> due(static_cast<double>(measured_.frames) / plan_.max_rate);
     const auto until = begin_ + std::chrono::duration_cast<Clock::duration>(due);
     constexpr std::chrono::milliseconds turn(50);
-    for (auto now = Clock::now(); now < until && !stop_ && !failed_; now = Clock::now()) {
+    for (auto now = Clock::now(); now < until && !stop_() && !failed_; now = Clock::now()) {
         std::this_thread::sleep_until(std::min<Clock::time_point>(until, now + turn));
     }
 }
@@ -217,13 +218,13 @@ Measured Loop::run() {
     Clock::time_point last = begin_;
     for (const Slot& slot : slots_) last = std::max(last, slot.end);
     measured_.duration_ms = std::chrono::duration<double, std::milli>(last - begin_).count();
-    measured_.interrupted = stop_;
+    measured_.interrupted = stop_();
     return std::move(measured_);
 }
 
 }  // namespace
 
-Measured run_loop(Requests& requests, const LoopPlan& plan, const std::atomic<bool>& stop,
+Measured run_loop(Requests& requests, const LoopPlan& plan, const std::function<bool()>& stop,
                   std::vector<IterationTrace>* trace) {
     return Loop(requests, plan, stop, trace).run();
 }

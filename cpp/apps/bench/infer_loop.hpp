@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <exception>
@@ -38,7 +37,7 @@ struct LoopPlan {
     size_t align = 1;                     // asynchronous: the iterations end at a multiple of this
     double max_rate = 0;                  // frames a second; 0: no limit
     std::vector<size_t> group_frames = {1};  // frames of an inference, by group of shapes
-    bool keep_groups = false;             // note the group of each latency
+    bool keep_groups = false;                // note the group of each latency
 };
 
 /// One iteration, for those who look into the loop.
@@ -54,7 +53,7 @@ struct IterationTrace {
 struct Measured {
     std::vector<double> latencies_ms;  // from start to completion, which includes queueing
     std::vector<uint32_t> groups;      // of each latency, when keep_groups
-    double duration_ms = 0;  // from taking the first request to the end of the last
+    double duration_ms = 0;            // from taking the first request to the end of the last
     uint64_t iterations = 0;
     uint64_t frames = 0;
     bool interrupted = false;
@@ -64,10 +63,10 @@ struct Measured {
     }
 };
 
-/// Measures until the limits are reached or `stop` becomes true, then waits for what is running.
-/// Nothing is allocated in the loop; `trace` takes as many iterations as it has capacity for. Throws
-/// the first error of a request.
-Measured run_loop(Requests& requests, const LoopPlan& plan, const std::atomic<bool>& stop,
+/// Measures until the limits are reached or `stop` returns true, then waits for what is running.
+/// Nothing is allocated in the loop; `trace` takes as many iterations as it has capacity for.
+/// Throws the first error of a request.
+Measured run_loop(Requests& requests, const LoopPlan& plan, const std::function<bool()>& stop,
                   std::vector<IterationTrace>* trace = nullptr);
 
 }  // namespace ovfast::bench

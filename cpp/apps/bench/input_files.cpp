@@ -104,17 +104,17 @@ InputFiles sort_out(const std::string& input, const std::vector<std::string>& pa
         }
     }
     if (!unsupported.empty()) {
-        log_warning(
-            "This files has unsupported extensions and will be ignored: ['" +
-            join(unsupported, "', '") + "'].\nSupported extentions:\nImages: " +
-            join({image_extensions.begin(), image_extensions.end()}, " ") +
-            "\nBinary: .bin\nNumpy: .npy");
+        log_warning("This files has unsupported extensions and will be ignored: ['" +
+                    join(unsupported, "', '") + "'].\nSupported extentions:\nImages: " +
+                    join({image_extensions.begin(), image_extensions.end()}, " ") +
+                    "\nBinary: .bin\nNumpy: .npy");
     }
     for (InputFiles* files : {&images, &numpy, &binaries}) {
         if (files->files.empty()) continue;
         std::sort(files->files.begin(), files->files.end());
         const size_t count = files->files.size();
-        std::string text = "For input " + input + " " + std::to_string(count) + " files were added.";
+        std::string text =
+            "For input " + input + " " + std::to_string(count) + " files were added.";
         if (count > most_files) {
             text += " The number of files will be limited to " + std::to_string(most_files) + ".";
             files->files.resize(most_files);

@@ -27,8 +27,8 @@ const InputInfo& find_input(const std::vector<InputInfo>& inputs, const std::str
         if (input.name == name || input.node_name == name) return input;
         names.push_back(input.name);
     }
-    throw std::runtime_error(option + ": the model has no input '" + name + "'. Available inputs: " +
-                             join(names, ", "));
+    throw std::runtime_error(option + ": the model has no input '" + name +
+                             "'. Available inputs: " + join(names, ", "));
 }
 
 Texts texts_by_input(const std::string& text, const std::vector<InputInfo>& inputs,
@@ -200,8 +200,9 @@ void apply_normalization(std::vector<InputInfo>& inputs, const std::string& text
             used = true;
         }
         if (!used) {
-            throw std::runtime_error(option + " needs an input that is an image (three channels, "
-                                              "layout NCHW, NHWC, CHW or HWC), but there is none");
+            throw std::runtime_error(option +
+                                     " needs an input that is an image (three channels, "
+                                     "layout NCHW, NHWC, CHW or HWC), but there is none");
         }
     }
 }

@@ -10,7 +10,7 @@ namespace ovfast::bench {
 
 /// One input of the model and what it is to be fed with.
 struct InputInfo {
-    std::string name;       // a tensor name, else the node's
+    std::string name;  // a tensor name, else the node's
     std::string node_name;
     ov::element::Type type;
     ov::Layout layout;

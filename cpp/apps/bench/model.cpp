@@ -163,7 +163,9 @@ std::shared_ptr<ov::Model> preprocess(std::shared_ptr<ov::Model> model, InputsIn
     return processor.build();
 }
 
-void log_inputs_and_outputs(const ov::Model& model) { log_ports(model.inputs(), model.outputs()); }
+void log_inputs_and_outputs(const ov::Model& model) {
+    log_ports(model.inputs(), model.outputs());
+}
 
 void log_inputs_and_outputs(const ov::CompiledModel& model) {
     log_ports(model.inputs(), model.outputs());

@@ -35,10 +35,10 @@ Numpy numpy_type(const ov::element::Type& type) {
 }
 
 std::string name_of_code(const std::string& code) {
-    for (const auto& type : {ov::element::boolean, ov::element::f16, ov::element::f32,
-                             ov::element::f64, ov::element::i8, ov::element::i16, ov::element::i32,
-                             ov::element::i64, ov::element::u8, ov::element::u16, ov::element::u32,
-                             ov::element::u64}) {
+    for (const auto& type :
+         {ov::element::boolean, ov::element::f16, ov::element::f32, ov::element::f64,
+          ov::element::i8, ov::element::i16, ov::element::i32, ov::element::i64, ov::element::u8,
+          ov::element::u16, ov::element::u32, ov::element::u64}) {
         if (numpy_type(type).code == code) return numpy_type(type).name;
     }
     return code;

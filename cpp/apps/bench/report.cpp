@@ -4,7 +4,7 @@
 
 #include "apps/bench/console.hpp"
 #include "apps/bench/counters.hpp"
-#include "apps/bench/files.hpp"
+#include "apps/bench/output_file.hpp"
 #include "apps/bench/text.hpp"
 
 namespace ovfast::bench {
@@ -43,7 +43,9 @@ std::string as_text(const nlohmann::json& value) {
     return value.dump();
 }
 
-double milliseconds(std::chrono::microseconds time) { return time.count() / 1000.0; }
+double milliseconds(std::chrono::microseconds time) {
+    return time.count() / 1000.0;
+}
 
 /// A name may hold what would end a cell.
 std::string cell(const std::string& text) {
@@ -96,11 +98,12 @@ Report::Report(std::string type, std::string folder, bool json)
 
 void Report::add(Section section, const std::string& csv, const std::string& json,
                  const nlohmann::json& value, const std::string& python) {
-    fields_.push_back(
-        {section, {csv, json, python.empty() ? csv : python, value, as_text(value)}});
+    fields_.push_back({section, {csv, json, python.empty() ? csv : python, value, as_text(value)}});
 }
 
-void Report::add_groups(std::vector<LatencySummary> groups) { groups_ = std::move(groups); }
+void Report::add_groups(std::vector<LatencySummary> groups) {
+    groups_ = std::move(groups);
+}
 
 std::string Report::path(const std::string& name) const {
     return std::filesystem::path(folder_) / (name + (json_ ? ".json" : ".csv"));
@@ -114,14 +117,15 @@ std::string Report::csv() const {
         for (const auto& [of, field] : fields_) {
             if (of != section) continue;
             rows += cell(field.csv) + ";" + cell(field.text) + "\n";
-            if (field.python != field.csv) rows += cell(field.python) + ";" + cell(field.text) + "\n";
+            if (field.python != field.csv)
+                rows += cell(field.python) + ";" + cell(field.text) + "\n";
         }
         if (!rows.empty()) text += section_title(section) + "\n" + rows + "\n";
     }
     if (!groups_.empty()) text += "Group Latencies\nData shape;Median;Average;Min;Max\n";
     for (const LatencySummary& group : groups_) {
-        text += group.data_shape + ";" + fixed(group.percentile) + ";" + fixed(group.average) + ";" +
-                fixed(group.least) + ";" + fixed(group.most) + "\n";
+        text += group.data_shape + ";" + fixed(group.percentile) + ";" + fixed(group.average) +
+                ";" + fixed(group.least) + ";" + fixed(group.most) + "\n";
     }
     return text;
 }
@@ -134,19 +138,18 @@ nlohmann::ordered_json Report::json() const {
         if (field.python != field.json) object[field.python] = field.text;
     }
     for (const LatencySummary& group : groups_) {
-        all["execution_results"]["group_latencies"].push_back(
-            {{"data_shape", group.data_shape},
-             {"latency_median", group.percentile},
-             {"latency_average", group.average},
-             {"latency_min", group.least},
-             {"latency_max", group.most}});
+        all["execution_results"]["group_latencies"].push_back({{"data_shape", group.data_shape},
+                                                               {"latency_median", group.percentile},
+                                                               {"latency_average", group.average},
+                                                               {"latency_min", group.least},
+                                                               {"latency_max", group.most}});
     }
     return all;
 }
 
 void Report::write() const {
     const std::string file = path("benchmark_report");
-    write_file(file, json_ ? json().dump(4) + "\n" : csv());
+    OutputFile(file).write(json_ ? json().dump(4) + "\n" : csv());
     log_info("Statistics report is stored to " + file);
 }
 
@@ -185,7 +188,7 @@ void Report::write_counters(const std::vector<Counters>& requests) const {
         for (const Counters& layers : blocks) text += counters_csv(layers, sort);
     }
     const std::string file = path("benchmark_" + type_ + "_report");
-    write_file(file, text);
+    OutputFile(file).write(text);
     log_info("Performance counters report is stored to " + file);
 }
 
@@ -194,9 +197,9 @@ void Report::write_sorted_counters(const Counters& layers) const {
     if (json_) {
         const nlohmann::ordered_json all = {{"report_type", "sorted"},
                                             {"avg_performance", counters_json(layers, true)}};
-        write_file(file, all.dump(4) + "\n");
+        OutputFile(file).write(all.dump(4) + "\n");
     } else {
-        write_file(file, counters_csv(layers, true));
+        OutputFile(file).write(counters_csv(layers, true));
     }
     log_info("Sorted performance counters report is stored to " + file);
 }

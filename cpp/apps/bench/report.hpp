@@ -20,8 +20,8 @@ struct LatencySummary {
     double most = 0;
 };
 
-/// benchmark_app's report, as CSV or JSON. It bears the names of both originals: where C++ and Python
-/// call a value differently it stands there twice.
+/// benchmark_app's report, as CSV or JSON. It bears the names of both originals: where C++ and
+/// Python call a value differently it stands there twice.
 class Report {
 public:
     enum class Section { command_line, configuration, results };

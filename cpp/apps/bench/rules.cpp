@@ -12,8 +12,8 @@ void check_rules(Options& options) {
         throw std::runtime_error(
             "The percentile value is incorrect. The applicable values range is [1, 100].");
     }
-    if (options.hint != "none" && (!options.streams.empty() || options.threads.value_or(0) != 0 ||
-                                   !options.pin.empty())) {
+    if (options.hint != "none" &&
+        (!options.streams.empty() || options.threads.value_or(0) != 0 || !options.pin.empty())) {
         throw std::runtime_error(
             "-nstreams, -nthreads and -pin options are fine tune options. To use them you should "
             "explicitely set -hint option to none. This is not OpenVINO limitation (those options "

@@ -76,15 +76,13 @@ void put_image(const InputInfo& input, const Image& image, size_t frame, ov::Ten
     const size_t area = image.width * image.height;
     const size_t size = area * image.channels;
     if (size * (frame + 1) > tensor.get_size()) {
-        throw std::runtime_error("Image of " + std::to_string(size) +
-                                 " values is not compatible with input shape " +
-                                 to_text(tensor.get_shape()) +
-                                 "! Make sure -i parameter is valid.");
+        throw std::runtime_error(
+            "Image of " + std::to_string(size) + " values is not compatible with input shape " +
+            to_text(tensor.get_shape()) + "! Make sure -i parameter is valid.");
     }
     for (size_t pixel = 0; pixel < area; ++pixel) {
         for (size_t channel = 0; channel < image.channels; ++channel) {
-            const size_t place =
-                planar ? channel * area + pixel : pixel * image.channels + channel;
+            const size_t place = planar ? channel * area + pixel : pixel * image.channels + channel;
             store(tensor, frame * size + place, image.pixels[pixel * image.channels + channel]);
         }
     }
@@ -95,7 +93,8 @@ size_t image_channels(const InputInfo& input) {
     const bool fits = input.layout.has_name("C") && input.layout.has_name("H") &&
                       input.layout.has_name("W") && channels.is_static();
     if (!fits || (channels != 1 && channels != 3 && channels != 4)) {
-        throw std::runtime_error("Input '" + input.name + "' cannot take images: expected a layout of "
+        throw std::runtime_error("Input '" + input.name +
+                                 "' cannot take images: expected a layout of "
                                  "images with 1, 3 or 4 channels, got layout " +
                                  input.layout.to_string() + " and shape " +
                                  input.shape.to_string());
@@ -187,9 +186,9 @@ Tensors from_numpy(InputInfo& input, const Files& files) {
             }
             check_compatible(input, tensor.get_shape());
         } else if (got != shapes[i % shapes.size()]) {
-            throw std::runtime_error("Numpy array shape mismatch. File " + file + " has shape: " +
-                                     to_text(got) + ", expected: " +
-                                     to_text(shapes[i % shapes.size()]));
+            throw std::runtime_error("Numpy array shape mismatch. File " + file +
+                                     " has shape: " + to_text(got) +
+                                     ", expected: " + to_text(shapes[i % shapes.size()]));
         }
         tensors.push_back(tensor);
     }

@@ -35,8 +35,8 @@ private:
 /// takes the shapes of its files, which are noted in `info`. Throws std::runtime_error.
 InputData make_input_data(const std::vector<std::string>& arguments, InputsInfo& info);
 
-/// Fills a tensor with numbers from 0 to 255, booleans with 0 and 1. Throws std::runtime_error for a
-/// type without numbers.
+/// Fills a tensor with numbers from 0 to 255, booleans with 0 and 1. Throws std::runtime_error for
+/// a type without numbers.
 void fill_random(ov::Tensor& tensor);
 
 }  // namespace ovfast::bench
