@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "kernels/pack.hpp"
+#include "kernels/peak_rate.hpp"
 #include "ops/packed_ops.hpp"
 #include "ops/parallel_linear.hpp"
 
@@ -72,38 +73,18 @@ double read_bandwidth(const std::vector<uint64_t>& memory) {
     return static_cast<double>(memory.size() * 8) / taken;
 }
 
-#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
-
-VNNI int64_t vnni_chains(int iterations) {
-    __m512i chains[20];
-#pragma GCC unroll 20
-    for (__m512i& chain : chains) chain = _mm512_setzero_si512();
-    const __m512i a = _mm512_set1_epi32(0x0B050E02);  // numbers as kernels have them:
-    const __m512i b = _mm512_set1_epi32(0x5B15D3A0);  // they decide the power, it the clock
-    for (int i = 0; i < iterations; ++i) {
-        // As intrinsics, they would come with moves that halve the rate.
-#pragma GCC unroll 20
-        for (__m512i& chain : chains) {
-            asm volatile("vpdpbusd %2, %1, %0" : "+v"(chain) : "v"(a), "v"(b));
-        }
-    }
-    __m512i sum = chains[0];
-#pragma GCC unroll 20
-    for (int i = 1; i < 20; ++i) sum = _mm512_add_epi32(sum, chains[i]);
-    return _mm_cvtsi128_si32(_mm512_castsi512_si128(sum));
-}
-
 // Multiply-adds a second of independent vpdpbusd chains on all threads together; 0 without VNNI.
 double vnni_rate() {
     if (!kernels::supported(kernels::Isa::Avx512Vnni)) return 0.0;
+    const kernels::PeakLoop loop = *kernels::int8_peak_loop();
     constexpr int iterations = 1'000'000;
-    std::vector<int64_t> sums(64);
     // Processors take up to a millisecond to allow wide multiplications their full rate.
-    on_every_thread([&](int t, int) { sums[t] = vnni_chains(iterations / 2); });
+    on_every_thread([&](int, int) { loop.run(iterations / 2); });
     const auto start = Clock::now();
-    on_every_thread([&](int t, int) { sums[t] = vnni_chains(iterations); });
+    on_every_thread([&](int, int) { loop.run(iterations); });
     const double taken = seconds(start);
-    return 64.0 * 20 * iterations * tbb::this_task_arena::max_concurrency() / taken;
+    return loop.operations_per_iteration / 2.0 * iterations *
+           tbb::this_task_arena::max_concurrency() / taken;
 }
 
 kernels::WeightFormat parse_format(const std::string& text) {

@@ -1,6 +1,6 @@
 # The installed tree. In a wheel the prefix is site-packages/ovfast:
 #   _core.*.so  _build.py  lib/libovfast.so  lib/libovfast_ops.so
-#   include/ovfast/*.hpp  lib/cmake/ovfast/*.cmake
+#   bin/ovfast-bench  include/ovfast/*.hpp  lib/cmake/ovfast/*.cmake
 # OpenVINO lies beside it, in site-packages/openvino/libs, and is found relative to $ORIGIN.
 
 include(CMakePackageConfigHelpers)
@@ -22,6 +22,9 @@ install(FILES "${PROJECT_BINARY_DIR}/ovfastConfig.cmake"
         DESTINATION ${config_dir})
 install(EXPORT ovfastTargets NAMESPACE ovfast:: DESTINATION ${config_dir})
 
+if(OVFAST_APPS)
+    install(TARGETS ovfast-bench RUNTIME DESTINATION bin)
+endif()
 if(OVFAST_PYTHON)
     install(TARGETS _core LIBRARY DESTINATION .)
     configure_file(cmake/_build.py.in "${PROJECT_BINARY_DIR}/_build.py" @ONLY)

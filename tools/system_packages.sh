@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that what pip cannot bring is there: a C++17 compiler, Python's venv module, OpenSSL's
-# headers and, when called with --tests, GoogleTest, the openssl program and strace. Installs what is
-# missing with apt-get when root, else says how.
+# headers, the libraries that ovfast-bench is built with and, when called with --tests, GoogleTest,
+# the openssl program and strace. Installs what is missing with apt-get when root, else says how.
 set -euo pipefail
 
 python="${PYTHON:-python3}"
@@ -9,13 +9,17 @@ missing=()
 
 command -v "${CXX:-c++}" >/dev/null || missing+=(g++)
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-printf '#include <openssl/evp.h>\n' | "${CXX:-c++}" -fsyntax-only -x c++ - 2>/dev/null ||
-    missing+=(libssl-dev)
+has_header() {
+    printf '#include <%s>\n' "$1" | "${CXX:-c++}" -std=c++17 -fsyntax-only -x c++ - 2>/dev/null
+}
+has_header openssl/evp.h || missing+=(libssl-dev)
+has_header CLI/CLI.hpp || missing+=(libcli11-dev)
+has_header nlohmann/json.hpp || missing+=(nlohmann-json3-dev)
+has_header stb/stb_image.h || missing+=(libstb-dev)
 if [[ "${1:-}" == --tests ]]; then
     command -v openssl >/dev/null || missing+=(openssl)
     command -v strace >/dev/null || missing+=(strace)
-    printf '#include <gmock/gmock.h>\n' | "${CXX:-c++}" -std=c++17 -fsyntax-only -x c++ - 2>/dev/null ||
-        missing+=(libgtest-dev libgmock-dev)
+    has_header gmock/gmock.h || missing+=(libgtest-dev libgmock-dev)
 fi
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
@@ -27,6 +31,7 @@ if command -v apt-get >/dev/null && [[ "$(id -u)" -eq 0 ]]; then
 else
     echo "Missing: ${missing[*]}" >&2
     echo "On Debian and Ubuntu: sudo apt-get install ${missing[*]}" >&2
-    echo "Elsewhere: install a C++17 compiler, Python's venv module, OpenSSL 3 with its headers, GoogleTest and strace" >&2
+    echo "Elsewhere: a C++17 compiler, Python's venv module, OpenSSL 3 with its headers, CLI11," \
+        "nlohmann-json and stb; for the tests GoogleTest, the openssl program and strace" >&2
     exit 1
 fi

@@ -50,5 +50,7 @@ OVFAST_API ProcessMemory read_process_memory();
 /// `megabytes` MiB of memory, front to back: what a decoding step is bound by. The median of five
 /// passes; some 0.3 s. Throws std::invalid_argument for less than 1 MiB.
 OVFAST_API double read_bandwidth(int threads = 0, int64_t megabytes = 1024);
+/// One such pass over memory of the caller's, whose words are all at least 1.
+OVFAST_API double read_rate(const std::vector<uint64_t>& memory, int threads);
 
 }  // namespace ovfast
