@@ -26,7 +26,8 @@ std::string tokenizers_library(const std::string& given) {
     Dl_info info{};
     if (dladdr(reinterpret_cast<const void*>(&ov::get_openvino_version), &info) != 0) {
         const fs::path libraries = fs::weakly_canonical(info.dli_fname).parent_path();
-        const fs::path found = libraries / "../../openvino_tokenizers/lib/libopenvino_tokenizers.so";
+        const fs::path found =
+            libraries / "../../openvino_tokenizers/lib/libopenvino_tokenizers.so";
         if (fs::exists(found)) return fs::weakly_canonical(found).string();
     }
     throw Error(
@@ -55,8 +56,8 @@ int64_t context_length(const fs::path& model_dir) {
     for (const json& section : sections) {
         for (const char* key :
              {"max_position_embeddings", "n_positions", "max_seq_len", "seq_length"}) {
-            if (section.is_object() && section.contains(key) &&
-                section[key].is_number_integer() && section[key] > 0) {
+            if (section.is_object() && section.contains(key) && section[key].is_number_integer() &&
+                section[key] > 0) {
                 return section[key];
             }
         }
@@ -158,7 +159,8 @@ std::string EngineConfig::text() const {
 void add_engine_options(CLI::App& app, EngineConfig& config) {
     EngineOptions& options = config.options;
     const std::string group = "Engine";
-    app.add_option("-m,--model", config.model, "Model directory of `ovfast export` or Optimum Intel")
+    app.add_option("-m,--model", config.model,
+                   "Model directory of `ovfast export` or Optimum Intel")
         ->type_name("DIR")
         ->group(group);
     app.add_option("--device", options.device, "OpenVINO device")->group(group);

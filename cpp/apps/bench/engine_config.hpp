@@ -14,8 +14,8 @@ namespace ovfast::bench {
 struct EngineConfig {
     std::string model;
     EngineOptions options;
-    std::string tokenizers;                ///< library of openvino_tokenizers; empty: the wheel's
-    std::vector<std::string> properties;   ///< KEY=VALUE
+    std::string tokenizers;               ///< library of openvino_tokenizers; empty: the wheel's
+    std::vector<std::string> properties;  ///< KEY=VALUE
     bool no_prefix_caching = false;
 
     /// Fills options.properties and prefix_caching. Throws std::invalid_argument.

@@ -74,8 +74,8 @@ bool leads_to_result(const ov::Node& node) {
         for (const auto& input : output.get_target_inputs()) {
             const ov::Node* next = input.get_node();
             if (ov::is_type<ov::op::v0::Result>(next)) return true;
-            const bool passes = ov::is_type<ov::op::v0::Convert>(next) ||
-                                ov::is_type<ov::op::v1::Reshape>(next);
+            const bool passes =
+                ov::is_type<ov::op::v0::Convert>(next) || ov::is_type<ov::op::v1::Reshape>(next);
             if (passes && leads_to_result(*next)) return true;
         }
     }
@@ -109,10 +109,18 @@ public:
             known = cost.bytes_a_row > 0;
             if (!known) return;
         } else {
-            static const std::set<std::string> heavy{
-                "LSTMSequence", "GRUSequence",     "RNNSequence", "LSTMCell",
-                "GRUCell",      "RNNCell",         "TensorIterator", "Loop",
-                "If",           "DeformableConvolution", "Einsum",  "BinaryConvolution"};
+            static const std::set<std::string> heavy{"LSTMSequence",
+                                                     "GRUSequence",
+                                                     "RNNSequence",
+                                                     "LSTMCell",
+                                                     "GRUCell",
+                                                     "RNNCell",
+                                                     "TensorIterator",
+                                                     "Loop",
+                                                     "If",
+                                                     "DeformableConvolution",
+                                                     "Einsum",
+                                                     "BinaryConvolution"};
             if (heavy.count(cost.type) != 0) ++costs_.not_counted[cost.type];
             return;
         }
@@ -149,8 +157,8 @@ private:
 
     // The largest constant holds the weights; scales and zero points are smaller.
     static bool integers(const Constants& constants) {
-        const auto largest = std::max_element(
-            constants.begin(), constants.end(), [](const auto& a, const auto& b) {
+        const auto largest =
+            std::max_element(constants.begin(), constants.end(), [](const auto& a, const auto& b) {
                 return ov::shape_size(a->get_shape()) < ov::shape_size(b->get_shape());
             });
         return largest != constants.end() && (*largest)->get_element_type().is_integral_number();
@@ -182,8 +190,7 @@ private:
         cost.int8 = is_quantized(node.input_value(0)) && is_quantized(node.input_value(1));
         if (!outputs || first.rank().is_dynamic()) return;
         const ov::Dimension inner =
-            first.size() == 1 ? first[0]
-                              : first[first.size() - (node.get_transpose_a() ? 2 : 1)];
+            first.size() == 1 ? first[0] : first[first.size() - (node.get_transpose_a() ? 2 : 1)];
         if (!inner.is_static()) return;
         cost.operations_a_pair = 2.0 * static_cast<double>(inner.get_length());
         cost.pairs = *outputs;
@@ -235,8 +242,8 @@ private:
         const ov::Dimension queries = q[q.size() - 2];
         const ov::Dimension keys = k[k.size() - 2];
         if (q[0].is_static() && queries.is_static() && keys.is_static()) {
-            cost.pairs = static_cast<double>(q[0].get_length() * queries.get_length() *
-                                             keys.get_length());
+            cost.pairs =
+                static_cast<double>(q[0].get_length() * queries.get_length() * keys.get_length());
         }
     }
 
@@ -260,8 +267,7 @@ private:
             const auto constant = ov::as_type_ptr<Constant>(input.get_node_shared_ptr());
             if (!constant || constant->get_element_type() != ov::element::u8) continue;
             const auto weights = kernels::PackedWeights::view(
-                static_cast<const std::byte*>(constant->get_data_ptr()),
-                constant->get_byte_size());
+                static_cast<const std::byte*>(constant->get_data_ptr()), constant->get_byte_size());
             sizes.push_back(
                 add(*constant, "packed " + weights.format().text(), weights.bytes(), cost));
             cost.operations_a_row +=

@@ -23,7 +23,7 @@ struct NodeCost {
     /// Of them, bytes that every execution reads; a table of embeddings reads rows instead, and a
     /// split lm_head only its high halves for sure.
     uint64_t bytes = 0;
-    uint64_t bytes_a_row = 0;      ///< read for each row (token): embeddings
+    uint64_t bytes_a_row = 0;       ///< read for each row (token): embeddings
     double operations_a_row = 0.0;  ///< with constant weights
     /// Rows (tokens, pixels) of one execution; nothing when the shape is dynamic.
     std::optional<double> rows;

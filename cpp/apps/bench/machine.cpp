@@ -170,8 +170,7 @@ std::optional<CpuTimes> read_cpu_times(const std::string& root) {
     return times;
 }
 
-BusyMeter::BusyMeter()
-    : start_(read_cpu_times()), load_(read_one<double>("/proc/loadavg", 0.0)) {}
+BusyMeter::BusyMeter() : start_(read_cpu_times()), load_(read_one<double>("/proc/loadavg", 0.0)) {}
 
 std::optional<Activity> BusyMeter::activity() const {
     const std::optional<CpuTimes> end = read_cpu_times();
@@ -198,8 +197,7 @@ std::vector<std::string> noise_warnings(const std::optional<Activity>& activity,
                            " of the processor time to others (steal)");
     }
     if (limits.probes > 1) {
-        const double spread =
-            std::max({limits.read_spread, limits.int8_spread, limits.f32_spread});
+        const double spread = std::max({limits.read_spread, limits.int8_spread, limits.f32_spread});
         if (spread > kNoisySpread) {
             warnings.push_back("the machine's own rates differed by " + percent(spread) +
                                " between the probes: compare only what ran in alternation (--ab)");

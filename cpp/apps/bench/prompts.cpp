@@ -17,20 +17,20 @@ using nlohmann::json;
 
 // Common words of every length, so that tokens are about what they are in real text.
 constexpr std::array<const char*, 96> kWords{
-    "the",      "of",         "and",        "to",        "in",          "that",      "was",
-    "for",      "it",         "with",       "as",        "be",          "on",        "not",
-    "this",     "are",        "from",       "have",      "which",       "one",       "would",
-    "all",      "there",      "been",       "their",     "we",          "so",        "when",
-    "more",     "time",       "people",     "water",     "system",      "government","between",
-    "world",    "number",     "program",    "question",  "school",      "during",    "without",
-    "possible", "important",  "example",    "children",  "information", "business",  "service",
-    "history",  "language",   "research",   "village",   "development", "according", "themselves",
-    "another",  "following",  "increase",   "university","experience",  "different", "national",
-    "certain",  "community",  "production", "structure", "temperature", "technology","knowledge",
-    "average",  "function",   "market",     "pressure",  "distance",    "surface",   "measure",
-    "memory",   "machine",    "compute",    "network",   "sequence",    "pattern",   "bright",
-    "cold",     "river",      "mountain",   "garden",    "window",      "travel",    "answer",
-    "letter",   "simple",     "green",      "seven",     "slowly"};
+    "the",      "of",        "and",        "to",         "in",          "that",       "was",
+    "for",      "it",        "with",       "as",         "be",          "on",         "not",
+    "this",     "are",       "from",       "have",       "which",       "one",        "would",
+    "all",      "there",     "been",       "their",      "we",          "so",         "when",
+    "more",     "time",      "people",     "water",      "system",      "government", "between",
+    "world",    "number",    "program",    "question",   "school",      "during",     "without",
+    "possible", "important", "example",    "children",   "information", "business",   "service",
+    "history",  "language",  "research",   "village",    "development", "according",  "themselves",
+    "another",  "following", "increase",   "university", "experience",  "different",  "national",
+    "certain",  "community", "production", "structure",  "temperature", "technology", "knowledge",
+    "average",  "function",  "market",     "pressure",   "distance",    "surface",    "measure",
+    "memory",   "machine",   "compute",    "network",    "sequence",    "pattern",    "bright",
+    "cold",     "river",     "mountain",   "garden",     "window",      "travel",     "answer",
+    "letter",   "simple",    "green",      "seven",      "slowly"};
 
 [[noreturn]] void refuse(const std::filesystem::path& file, size_t line, const std::string& why) {
     throw Error("'" + file.string() + "', line " + std::to_string(line) + ": " + why);
@@ -121,9 +121,8 @@ std::vector<std::vector<int64_t>> read_prompts(const std::filesystem::path& file
     for (std::string line; std::getline(stream, line);) {
         ++number;
         if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-        prompts.push_back(file.extension() == ".jsonl"
-                              ? parse_object(line, file, number, tokenizer)
-                              : parse_ids(line, file, number));
+        prompts.push_back(file.extension() == ".jsonl" ? parse_object(line, file, number, tokenizer)
+                                                       : parse_ids(line, file, number));
         if (prompts.back().empty()) refuse(file, number, "the prompt is empty");
     }
     if (prompts.empty()) throw Error("'" + file.string() + "' holds no prompt");
