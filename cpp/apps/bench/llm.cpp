@@ -7,10 +7,10 @@
 #include <map>
 #include <random>
 
-#include "apps/bench/files.hpp"
 #include "apps/bench/html_report.hpp"
 #include "apps/bench/interrupt.hpp"
 #include "apps/bench/llm_report.hpp"
+#include "apps/bench/output_file.hpp"
 #include "apps/bench/progress_line.hpp"
 #include "apps/bench/prompts.hpp"
 #include "apps/bench/text_table.hpp"
@@ -347,21 +347,29 @@ private:
     uint64_t peak_before_ = 0;  // of RSS, before the probe takes its memory
 };
 
-void check_files(const LlmOptions& options) {
-    for (const std::string& file : {options.json, options.csv, options.html}) {
-        check_can_write(file, "the report");
+/// The files of a report. That they can be written is found out before anything is measured.
+class ReportFiles {
+public:
+    explicit ReportFiles(const LlmOptions& options) {
+        add(json_, options.json);
+        add(csv_, options.csv);
+        add(html_, options.html);
     }
-}
+    void write(const LlmReport& report) {
+        if (json_) json_->write(dump(llm_json(report)));
+        if (csv_) csv_->write(llm_csv(report));
+        if (html_) html_->write(llm_html(report));
+    }
 
-void write_files(const LlmReport& report) {
-    const LlmOptions& options = report.options;
-    if (!options.json.empty()) write_file(options.json, dump(llm_json(report)));
-    if (!options.csv.empty()) write_file(options.csv, llm_csv(report));
-    if (!options.html.empty()) write_file(options.html, llm_html(report));
-}
+private:
+    static void add(std::optional<OutputFile>& file, const std::string& path) {
+        if (!path.empty()) file.emplace(path);
+    }
+    std::optional<OutputFile> json_, csv_, html_;
+};
 
 int measure(LlmReport& report) {
-    check_files(report.options);
+    ReportFiles files(report.options);
     int code = 0;
     {
         const InterruptGuard guard;
@@ -374,7 +382,7 @@ int measure(LlmReport& report) {
         }
         report.interrupted = guard.requested();
     }
-    write_files(report);
+    files.write(report);
     if (code == 0 || report.interrupted) {
         std::fputs(llm_text(report).c_str(), stdout);
         std::fflush(stdout);
@@ -388,7 +396,7 @@ int measure(LlmReport& report) {
 // where to.
 void write_error(const LlmReport& report) {
     try {
-        write_files(report);
+        ReportFiles(report.options).write(report);
     } catch (const std::exception& e) {
         std::fprintf(stderr, "ovfast-bench llm: error: %s\n", e.what());
     }

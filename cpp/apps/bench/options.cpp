@@ -275,8 +275,9 @@ Options parse_options(int argc, const char* const* argv) {
         const Option& option = table.all()[i];
         CLI::Option* added = app.add_option("--" + option.names[0], values[i]);
         using Kind = Option::Kind;
-        if (option.kind == Kind::value) added->expected(1)->take_last();
-        if (option.kind == Kind::flag) added->expected(0, 1)->take_last();
+        // Without extra arguments, or else CLI11 reads [1,3,8,8] as a list.
+        if (option.kind == Kind::value) added->expected(1)->take_last()->allow_extra_args(false);
+        if (option.kind == Kind::flag) added->expected(0, 1)->take_last()->allow_extra_args(false);
         if (option.kind == Kind::files) added->expected(1, CLI::detail::expected_max_vector_size);
     }
 
