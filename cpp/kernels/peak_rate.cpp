@@ -58,10 +58,9 @@ AVX2 void int8_avx2(int64_t iterations) {
 #pragma GCC unroll 12
         for (__m256i& chain : chains) {
             __m256i products;
-            asm volatile(
-                "vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
-                : "+x"(chain), "=&x"(products)
-                : "x"(a), "x"(b), "x"(ones));
+            asm volatile("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
+                         : "+x"(chain), "=&x"(products)
+                         : "x"(a), "x"(b), "x"(ones));
         }
     }
 }

@@ -5,27 +5,32 @@
 namespace ovfast::bench {
 namespace {
 
-volatile std::sig_atomic_t noted = 0;
+std::atomic<bool> interrupted{false};
+struct sigaction before;
 
-void note(int number) {
-    noted = 1;
-    std::signal(number, SIG_DFL);
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets it");
+
+void handle(int) {
+    interrupted = true;
 }
 
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
-    std::signal(SIGINT, note);
-    std::signal(SIGTERM, note);
+    interrupted = false;
+    struct sigaction action = {};
+    action.sa_handler = handle;
+    sigemptyset(&action.sa_mask);
+    action.sa_flags = SA_RESETHAND | SA_RESTART;
+    sigaction(SIGINT, &action, &before);
 }
 
 InterruptGuard::~InterruptGuard() {
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
+    sigaction(SIGINT, &before, nullptr);
 }
 
-bool interrupted() {
-    return noted != 0;
+const std::atomic<bool>& InterruptGuard::requested() const {
+    return interrupted;
 }
 
 }  // namespace ovfast::bench
