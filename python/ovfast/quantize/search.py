@@ -261,11 +261,13 @@ def _write(
         "trials": [asdict(trial) for trial in trials],
     }
     (directory / _TABLE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _plot(directory / _PLOT, trials, kept)
+    _plot(directory / _PLOT, trials, kept, limit, max_kl)
 
 
-def _plot(path: Path, trials: Sequence[Trial], kept: str) -> None:
-    """Size against KL, with tokens per second at each point."""
+def _plot(
+    path: Path, trials: Sequence[Trial], kept: str, limit: int | None, max_kl: float | None
+) -> None:
+    """Size against KL, with tokens per second at each point, and the bounds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -292,6 +294,10 @@ def _plot(path: Path, trials: Sequence[Trial], kept: str) -> None:
             ha=side,
             va="center",
         )
+    if max_kl is not None:
+        axes.axhline(max_kl, color="tab:red", linewidth=1, linestyle="--")
+    if limit is not None:
+        axes.axvline(limit / 1e6, color="tab:red", linewidth=1, linestyle="--")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
