@@ -94,7 +94,8 @@ def test_of_equally_fast_ones_the_closest(find: Callable[..., Any]) -> None:
 def test_the_closest_that_is_small_enough(find: Callable[..., Any]) -> None:
     """The 8-bit ones take 420 KB, the 4-bit ones 276."""
     found = find(target_size="300KB")
-    assert names(found.trials) == ["int8-sym", "int8", "int4-g128", "int4-awq"]
+    # 8 bits without zero points are too large by far, so with them nothing is tried.
+    assert names(found.trials) == ["int8-sym", "int4-g128", "int4-awq"]
     assert found.trials[0].reason == "larger than 0.3 MB"
     assert found.trials[0].kl_mean is None  # not worth measuring
     assert found.result.recipe == "int4-awq"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize_directory"]
 
+_OF_SOURCE = "of the source: "  # what notes begin with that were its own
 _MODEL_FILE = re.compile(r"openvino_model\.")
 
 
@@ -192,7 +193,10 @@ def _finish(
     manifest = read_manifest(source)
     origin = manifest["source"] if manifest else directories.describe_model(source)
     steps = [*(manifest["steps"] if manifest else []), made_by]
-    before = list(manifest.get("notes", [])) if manifest else []
+    before = [
+        note if note.startswith(_OF_SOURCE) else _OF_SOURCE + note
+        for note in (manifest.get("notes", []) if manifest else [])
+    ]
     if packed:
         stock = directory / "stock"
         stock.mkdir()

@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 
 # Of codes: type -> smallest, largest.
 _RANGES = {"i4": (-8, 7), "u4": (0, 15)}
-_BLOCK = 32  # columns after which the rest is brought up to date, in one product
+_BLOCK = 128  # columns after which the rest is brought up to date, in one product
 _ROWS = 1024  # of inputs that are multiplied with themselves at a time
 _DAMPING = 0.01  # of the mean of the diagonal; the paper's
 _MOST_BYTES = 256 << 20  # of second moments and compiled weights at a time

@@ -21,7 +21,7 @@ __all__ = ["CLASSES", "SearchResult", "Trial", "format_trials", "parse_size", "s
 
 CLASSES = (
     ("int4-all",),
-    ("int4-g128", "int4-asym-g128", "int4-asym-data"),
+    ("int4-g128", "int4-asym-g128", "int4-gptq"),
     ("int4-asym-g64", "int4-asym-g32"),
     ("int4-mixed", "int4-mixed-data"),
     ("int8-sym", "int8"),
@@ -30,6 +30,8 @@ CLASSES = (
 
 # Speeds that differ by less are those of the same model, measured twice.
 _AS_FAST = 1.05
+# Sizes within a class differ by less.
+_AS_LARGE = 1.05
 _TABLE, _PLOT = "search.json", "search.png"
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
 
@@ -79,9 +81,10 @@ def search(
     """Try recipes and keep one.
 
     With `max_kl` classes are tried from the smallest on, and the fastest that passes in the first
-    class with one is kept; of those within 5 % of each other the closest. With `target_size` alone they are tried from the largest on, and the one
-    of least KL is kept in the first class that fits. Table and plot of what was tried are written
-    into the result as search.json and search.png.
+    class with one is kept; of those within 5 % of each other the closest. With `target_size` alone
+    they are tried from the largest on, and the one of least KL is kept in the first class that fits;
+    what is left of a class is not tried when one of it was more than 5 % too large. Table and plot of
+    what was tried are written into the result as search.json and search.png.
 
     Args:
         model_dir: As for `ovfast.quantize`.
@@ -119,7 +122,7 @@ def search(
         trials: list[Trial] = []
         kept: QuantizeResult | None = None
         for recipes in classes:
-            best, kept = None, None
+            best, kept, before = None, None, len(trials)
             for recipe in recipes:
                 made = quantize(
                     source, place / recipe, recipe, packed=packed, force=force, progress=progress
@@ -132,7 +135,9 @@ def search(
                 for path in place.iterdir():
                     if kept is None or path != kept.model_dir:
                         shutil.rmtree(path)
-            if kept is not None or _hopeless(trials[-len(recipes) :], limit, max_kl):
+                if limit is not None and made.weights_bytes > _AS_LARGE * limit:
+                    break  # the rest of the class is too large, too
+            if kept is not None or _hopeless(trials[before:], limit, max_kl):
                 break
         if kept is None:
             raise Error(f"no recipe passes:\n{format_trials(trials)}")
@@ -256,11 +261,13 @@ def _write(
         "trials": [asdict(trial) for trial in trials],
     }
     (directory / _TABLE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    _plot(directory / _PLOT, trials, kept)
+    _plot(directory / _PLOT, trials, kept, limit, max_kl)
 
 
-def _plot(path: Path, trials: Sequence[Trial], kept: str) -> None:
-    """Size against KL, with tokens per second at each point."""
+def _plot(
+    path: Path, trials: Sequence[Trial], kept: str, limit: int | None, max_kl: float | None
+) -> None:
+    """Size against KL, with tokens per second at each point, and the bounds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -287,6 +294,10 @@ def _plot(path: Path, trials: Sequence[Trial], kept: str) -> None:
             ha=side,
             va="center",
         )
+    if max_kl is not None:
+        axes.axhline(max_kl, color="tab:red", linewidth=1, linestyle="--")
+    if limit is not None:
+        axes.axvline(limit / 1e6, color="tab:red", linewidth=1, linestyle="--")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
