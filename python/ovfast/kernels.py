@@ -7,7 +7,6 @@ The plugin says little about what is wrong with one, some of it not before a mod
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -163,7 +162,9 @@ def _layer(element: ElementTree.Element, path: Path) -> KernelLayer:
             raise fail("Define needs a name")
         if define.get("type", "") not in _DEFINE_TYPES:
             known = ", ".join(sorted(filter(None, _DEFINE_TYPES)))
-            raise fail(f"Define {define.get('name')}: type must be of {known}, got {define.get('type')}")
+            raise fail(
+                f"Define {define.get('name')}: type must be of {known}, got {define.get('type')}"
+            )
         defines.append(
             Define(define.get("name", ""), define.get("param", ""), define.get("default", ""))
         )
@@ -304,7 +305,7 @@ def joined(configs: Iterable[str | Path]) -> Path:
                 (made / name).write_bytes(content)
             (made / "kernels.xml").write_text(config, encoding="utf-8")
             try:
-                os.rename(made, directory)
+                made.rename(directory)
             except OSError:
                 if not (directory / "kernels.xml").is_file():  # else another process was first
                     raise

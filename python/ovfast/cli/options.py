@@ -133,6 +133,11 @@ _ENGINE = {
         type=click.Choice(["auto", "ovfast", "openvino"]),
         help="Our own, the plugin's, or auto, the default: ours where it can run.",
     ),
+    "gpu_operations": _option(
+        "--gpu-operations",
+        type=click.Choice(["openvino", "ovfast"]),
+        help="On a GPU: OpenVINO's, the default, or OpenCL kernels of ovfast where they fit.",
+    ),
     "tuned": _option(
         "--tuned/--no-tuned", help="Apply what `ovfast tune` chose, or not; the default is to."
     ),
