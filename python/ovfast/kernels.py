@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from ovfast.cache import cache_dir
 from ovfast.errors import ModelError
@@ -59,7 +59,7 @@ class KernelLayer:
     options: str
     global_size: str
     local_size: str
-    element: ElementTree.Element
+    element: ET.Element
 
     @property
     def inputs(self) -> int:
@@ -93,8 +93,8 @@ def read_kernels(config: str | Path) -> list[KernelLayer]:
     declaration = re.match(r"\s*<\?xml.*?\?>", text, re.DOTALL)
     body = text[declaration.end() :] if declaration else text
     try:
-        root = ElementTree.fromstring(f"<layers>{body}</layers>")
-    except ElementTree.ParseError as error:
+        root = ET.fromstring(f"<layers>{body}</layers>")
+    except ET.ParseError as error:
         raise ModelError(f"the kernel configuration '{path}' is no XML: {error}") from error
     if len(root) == 0:
         raise ModelError(f"the kernel configuration '{path}' has no CustomLayer")
@@ -106,11 +106,11 @@ def read_kernels(config: str | Path) -> list[KernelLayer]:
     return layers
 
 
-def _layer(element: ElementTree.Element, path: Path) -> KernelLayer:
+def _layer(element: ET.Element, path: Path) -> KernelLayer:
     def fail(message: str) -> ModelError:
         return ModelError(f"'{path}', {where}: {message}")
 
-    def number(of: ElementTree.Element, attribute: str) -> int:
+    def number(of: ET.Element, attribute: str) -> int:
         try:
             value = int(of.get(attribute, ""))
         except ValueError:
@@ -292,7 +292,7 @@ def joined(configs: Iterable[str | Path]) -> Path:
             name = f"{hashlib.sha256(content).hexdigest()[:12]}-{Path(source.get('filename', '')).name}"
             files[name] = content
             source.set("filename", name)
-        text.append(ElementTree.tostring(layer.element, encoding="unicode").strip())
+        text.append(ET.tostring(layer.element, encoding="unicode").strip())
     config = "\n".join(text) + "\n"
     key = hashlib.sha256((config + "".join(sorted(files))).encode()).hexdigest()[:16]
     directory = cache_dir() / "opencl" / key
