@@ -19,11 +19,6 @@ from ovfast import gpu, kernels, ops
 from ovfast.errors import Error
 
 
-def check() -> list[dict[str, Any]]:
-    """ovfast.gpu.check()."""
-    return [asdict(one) for one in gpu.check()]
-
-
 def check_with(config: str, name: str) -> dict[str, Any]:
     """Check one of ovfast's operations with the kernels of another XML file."""
     core = ov.Core()
@@ -91,7 +86,7 @@ def refused(model_dir: str, options: dict[str, Any]) -> str:
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
-    for function in (check, check_with, check_folder, split_inputs, generate, refused)
+    for function in (check_with, check_folder, split_inputs, generate, refused)
 }
 
 if __name__ == "__main__":

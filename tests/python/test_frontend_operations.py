@@ -200,9 +200,9 @@ def test_torch_autograd_function(core: ov.Core) -> None:
     extension = ModuleExtension(
         SwiGLU,
         "ovfast::SwiGLU",
-        # What stands in while the model is traced, and what the operation gets as its inputs.
-        evaluate=lambda module, gate, up: torch.zeros_like(gate),
-        convert=lambda target, gate, up: target(gate, up, torch.tensor(ALPHA)),
+        # What stands in while the model is traced, of the operation's inputs; and those inputs.
+        evaluate=lambda module, gate, up, alpha: torch.zeros_like(gate),
+        convert=lambda module, target, gate, up: target(gate, up, torch.tensor(ALPHA)),
     )
     (x,) = values((3, 8))
     compare_torch(core, Model(), x, [extension])
