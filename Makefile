@@ -82,6 +82,11 @@ demo: $(build_stamp) ## Everything from nothing to a first answer and its report
 optimum-environment: $(build_stamp) ## Make the environment that exports through Optimum Intel (tests use it)
 	@$(py) tools/optimum_environment.py
 
+.PHONY: gpu-emulation
+gpu-emulation: $(build_stamp) ## Make what runs OpenVINO's GPU plugin without a GPU (tests use it)
+	PYTHON="$(PYTHON)" tools/system_packages.sh --gpu-emulation
+	@$(py) tests/gpu_emulation/prepare.py
+
 .PHONY: test
 test: ## Run every test
 	@$(MAKE) --no-print-directory test-cpp
@@ -117,12 +122,17 @@ $(call cpp_build,$(1),$(2),ovfast_tests)
 ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS) --progress
 endef
 
+# Where it cannot be made, the tests that need it are skipped and name the reason.
+try_gpu_emulation = @$(MAKE) --no-print-directory gpu-emulation || echo "GPU tests will be skipped" >&2
+
 .PHONY: test-python
 ifeq ($(REAL_MODEL),0)
 test-python: $(test_stamp)
+	$(try_gpu_emulation)
 	$(py) -m pytest -m "not real_model" $(PYTEST_ARGS)
 else
 test-python: $(test_stamp) demo-model ## Run the Python tests (REAL_MODEL=0: without the demo model)
+	$(try_gpu_emulation)
 	$(py) -m pytest $(PYTEST_ARGS)
 endif
 

@@ -66,14 +66,16 @@ void check_decoder(const ov::Model& model, const std::filesystem::path& dir) {
 }
 
 ov::AnyMap with_users_properties(ov::Core& core, const EngineOptions& options,
-                                 ov::AnyMap properties) {
-    const auto supported = core.get_property(options.device, ov::supported_properties);
+                                 const std::string& device, ov::AnyMap properties) {
+    // Of what is made of several devices OpenVINO tells properties only without them.
+    const auto supported =
+        core.get_property(device.substr(0, device.find(':')), ov::supported_properties);
     for (const auto& [name, value] : options.properties) {
         const bool known = std::any_of(supported.begin(), supported.end(),
                                        [&](const auto& p) { return p == name && p.is_mutable(); });
         if (!known) {
             std::ostringstream message;
-            message << "property '" << name << "' is not one that " << options.device
+            message << "property '" << name << "' is not one that " << device
                     << " lets us set; those are:";
             for (const auto& p : supported) {
                 if (p.is_mutable()) message << ' ' << p;

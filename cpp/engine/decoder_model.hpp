@@ -50,7 +50,7 @@ void check_decoder(const ov::Model& model, const std::filesystem::path& dir);
 
 /// `properties` and those of the user, which win; unknown ones throw std::invalid_argument.
 ov::AnyMap with_users_properties(ov::Core& core, const EngineOptions& options,
-                                 ov::AnyMap properties);
+                                 const std::string& device, ov::AnyMap properties);
 
 /// The error of a failed compilation: the user's when a property is at fault, else the model's.
 [[noreturn]] void throw_not_compiled(const ModelFiles& files, const EngineOptions& options,

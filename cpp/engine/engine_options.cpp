@@ -28,8 +28,9 @@ bool is_device(const std::string& device, const std::string& name, char separato
 
 void EngineOptions::validate() const {
     const bool known = device == "CPU" || is_device(device, "GPU", '.') ||
-                       is_device(device, "AUTO", ':') || is_device(device, "HETERO", ':') ||
-                       is_device(device, "MULTI", ':');
+                       is_device(device, "AUTO", ':') ||
+                       (device != "HETERO" && is_device(device, "HETERO", ':')) ||
+                       (device != "MULTI" && is_device(device, "MULTI", ':'));
     if (!known) {
         throw std::invalid_argument(
             "device is '" + device +

@@ -116,7 +116,7 @@ ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options, int 
                                     ov::inference_num_threads.name() +
                                     " say the same thing: give one of them");
     }
-    return with_users_properties(core, options, std::move(properties));
+    return with_users_properties(core, options, options.device, std::move(properties));
 }
 
 // Unless the user chose a precision.

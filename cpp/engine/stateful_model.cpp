@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <openvino/op/constant.hpp>
 #include <openvino/op/util/read_value_base.hpp>
 #include <openvino/runtime/auto/properties.hpp>
 #include <openvino/runtime/intel_gpu/properties.hpp>
 #include <openvino/runtime/properties.hpp>
+#include <sstream>
 
 #include "engine/lm_head.hpp"
 #include "ops/rewrite_device.hpp"
@@ -108,23 +110,33 @@ void give_last_logits(const std::shared_ptr<ov::Model>& model) {
     model->validate_nodes_and_infer_types();
 }
 
-ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options) {
+/// What a model is compiled for: each device of MULTI, else the device as it is.
+std::vector<std::string> devices_of(const EngineOptions& options) {
+    const std::string multi = "MULTI:";
+    if (options.device.rfind(multi, 0) != 0) return {options.device};
+    std::vector<std::string> devices;
+    std::istringstream list(options.device.substr(multi.size()));
+    for (std::string device; std::getline(list, device, ',');) devices.push_back(device);
+    return devices;
+}
+
+ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options,
+                              const std::string& device) {
     ov::AnyMap properties{{ov::hint::performance_mode.name(), "LATENCY"}};
-    if (is_on(options, "MULTI")) properties.clear();  // a hint of its own
-    if (is_on(options, "AUTO")) {
+    const auto is = [&](const char* name) { return device.rfind(name, 0) == 0; };
+    if (is("AUTO")) {
         // A request must not change the device between two tokens: its state would stay behind.
         properties[ov::intel_auto::enable_startup_fallback.name()] = false;
         properties[ov::intel_auto::enable_runtime_fallback.name()] = false;
     }
+    const bool groups = is("GPU") || is("CPU");
     if (options.activation_precision == "exact") {
         properties[ov::hint::inference_precision.name()] = "f32";
-        if (is_on(options, "GPU")) {
-            properties[ov::hint::dynamic_quantization_group_size.name()] = 0;
-        }
+        if (groups) properties[ov::hint::dynamic_quantization_group_size.name()] = 0;
     } else if (options.activation_precision == "int8_g128") {
         properties[ov::hint::dynamic_quantization_group_size.name()] = 128;
     }
-    return with_users_properties(core, options, std::move(properties));
+    return with_users_properties(core, options, device, std::move(properties));
 }
 
 CacheMemory device_memory(ov::Core& core, const EngineOptions& options) {
@@ -176,23 +188,30 @@ StatefulModel::StatefulModel(const ModelFiles& files, const EngineOptions& optio
             "of two up to " +
             std::to_string(max_chunk_) + " tokens");
     }
-    info_.notes.push_back("on " + options.device +
-                          " sequences are computed one after the other, and prompts that begin "
-                          "alike share nothing");
+    info_.notes.push_back(
+        "on " + options.device +
+        " each sequence is computed by itself, and prompts that begin alike share "
+        "nothing");
     has_mask_ = has_input(*model, "attention_mask");
     has_positions_ = has_input(*model, "position_ids");
     has_beam_ = has_input(*model, "beam_idx");
     info_.read_seconds = seconds_since(start);
 
     start = Clock::now();
-    const ov::AnyMap properties = compile_properties(core, options);
     try {
-        model_ = core.compile_model(model, options.device, properties);
-        idle_.push_back(model_.create_infer_request());
+        for (const std::string& device : devices_of(options)) {
+            const ov::AnyMap properties = compile_properties(core, options, device);
+            models_.push_back(core.compile_model(model, device, properties));
+            idle_.push_back({models_.back().create_infer_request()});
+            for (const auto& name : models_.back().get_property(ov::execution_devices)) {
+                info_.execution_devices.push_back(name);
+            }
+        }
+    } catch (const std::invalid_argument&) {
+        throw;
     } catch (const std::exception& e) {
         throw_not_compiled(files, options, e);
     }
-    info_.execution_devices = model_.get_property(ov::execution_devices);
     const auto profile = options.properties.find(ov::enable_profiling.name());
     profiled_ = profile != options.properties.end() && profile->second == "YES";
     info_.compile_seconds = seconds_since(start);
@@ -202,92 +221,100 @@ StatefulModel::StatefulModel(const ModelFiles& files, const EngineOptions& optio
 
 const float* StatefulModel::run(const StepBatch& batch) {
     const auto vocabulary = static_cast<size_t>(info_.vocab_size);
-    logits_.resize(batch.logit_rows.size() * vocabulary);
-    size_t rows = 0;
+    std::vector<Slot*> running;
     for (size_t i = 0; i < batch.sequences.size(); ++i) {
-        const auto last = static_cast<size_t>(batch.begins[i + 1]);
-        try {
-            Slot& slot = slot_of(batch.sequences[i], batch.past_lengths[i]);
-            compute(slot, batch, static_cast<size_t>(batch.begins[i]), last);
-            // The scheduler asks for the last token of a sequence or for none.
-            if (rows == batch.logit_rows.size() ||
-                batch.logit_rows[rows] != static_cast<int64_t>(last) - 1) {
-                continue;
+        Slot& slot = slot_of(batch.sequences[i]);
+        const auto past = static_cast<size_t>(batch.past_lengths[i]);
+        if (slot.tokens.size() != past) {
+            throw std::logic_error("a sequence holds " + std::to_string(slot.tokens.size()) +
+                                   " tokens, expected " + std::to_string(past));
+        }
+        slot.tokens.insert(slot.tokens.end(), batch.token_ids.begin() + batch.begins[i],
+                           batch.token_ids.begin() + batch.begins[i + 1]);
+        running.push_back(&slot);
+    }
+    const auto longest = static_cast<size_t>(batch.max_context);
+    if (ones_.size() < longest) {
+        ones_.assign(2 * longest, 1);
+        positions_.resize(2 * longest);
+        std::iota(positions_.begin(), positions_.end(), int64_t{0});
+    }
+    try {
+        std::vector<Slot*> started = running;
+        while (!started.empty()) {
+            started.erase(std::remove_if(started.begin(), started.end(),
+                                         [this](Slot* slot) { return !start(*slot); }),
+                          started.end());
+            for (Slot* slot : started) {
+                slot->request.wait();
+                if (profiled_) note_times(slot->request);
             }
-            const ov::Tensor logits = slot.request.get_output_tensor(0);
-            std::copy_n(logits.data<const float>(), vocabulary, &logits_[rows++ * vocabulary]);
-        } catch (const std::exception& e) {
-            throw Error("the model failed in a step of " + std::to_string(batch.token_ids.size()) +
-                        " tokens on " + info_.device + ": " + short_reason(e));
         }
+        logits_.resize(batch.logit_rows.size() * vocabulary);
+        size_t row = 0;
+        for (size_t i = 0; i < running.size() && row < batch.logit_rows.size(); ++i) {
+            // The scheduler asks for the last token of a sequence or for none.
+            if (batch.logit_rows[row] != batch.begins[i + 1] - 1) continue;
+            const ov::Tensor logits = running[i]->request.get_output_tensor(0);
+            std::copy_n(logits.data<const float>(), vocabulary, &logits_[row++ * vocabulary]);
+        }
+        if (row == batch.logit_rows.size()) return logits_.data();
+    } catch (const std::exception& e) {
+        throw Error("the model failed in a step of " + std::to_string(batch.token_ids.size()) +
+                    " tokens on " + info_.device + ": " + short_reason(e));
     }
-    if (rows != batch.logit_rows.size()) {
-        throw std::logic_error("logits were asked for of a token that is not a sequence's last");
-    }
-    return logits_.data();
+    throw std::logic_error("logits were asked for of a token that is not a sequence's last");
 }
 
-StatefulModel::Slot& StatefulModel::slot_of(uint64_t sequence, int32_t past) {
-    auto found = slots_.find(sequence);
-    if (found == slots_.end()) {
-        Slot slot;
-        if (idle_.empty()) {
-            slot.request = model_.create_infer_request();
-        } else {
-            slot.request = std::move(idle_.back());
-            idle_.pop_back();
-        }
-        slot.request.reset_state();
-        found = slots_.emplace(sequence, std::move(slot)).first;
+StatefulModel::Slot& StatefulModel::slot_of(uint64_t sequence) {
+    const auto found = slots_.find(sequence);
+    if (found != slots_.end()) return found->second;
+    Slot slot;
+    std::vector<size_t> load(models_.size());
+    for (const auto& [other, taken] : slots_) ++load[taken.device];
+    slot.device = static_cast<size_t>(std::min_element(load.begin(), load.end()) - load.begin());
+    auto& idle = idle_[slot.device];
+    if (idle.empty()) {
+        slot.request = models_[slot.device].create_infer_request();
+    } else {
+        slot.request = std::move(idle.back());
+        idle.pop_back();
     }
-    if (found->second.past != past) {
-        throw std::logic_error("the state of a sequence holds " +
-                               std::to_string(found->second.past) + " tokens, expected " +
-                               std::to_string(past));
-    }
-    return found->second;
+    slot.request.reset_state();
+    return slots_.emplace(sequence, std::move(slot)).first->second;
 }
 
-void StatefulModel::compute(Slot& slot, const StepBatch& batch, size_t first, size_t last) {
-    int32_t beam = 0;
-    const ov::Tensor beams(ov::element::i32, {1}, &beam);
-    while (first < last) {
-        size_t count = std::min(last - first, max_chunk_);
-        if (chunks_by_two_) {
-            while ((count & (count - 1)) != 0) count &= count - 1;  // its highest bit
-        }
-        const auto total = static_cast<size_t>(slot.past) + count;
-        if (mask_.size() < total) mask_.assign(std::max(total, 2 * mask_.size()), 1);
-        slot.request.set_tensor("input_ids", row(&batch.token_ids[first], count));
-        if (has_mask_) slot.request.set_tensor("attention_mask", row(mask_.data(), total));
-        if (has_positions_) {
-            slot.request.set_tensor("position_ids", row(&batch.positions[first], count));
-        }
-        if (has_beam_) slot.request.set_tensor("beam_idx", beams);
-        slot.request.infer();
-        if (profiled_) note_times(slot.request);
-        slot.past += static_cast<int32_t>(count);
-        first += count;
+bool StatefulModel::start(Slot& slot) {
+    const size_t left = slot.tokens.size() - slot.in_state;
+    if (left == 0) return false;
+    size_t count = std::min(left, max_chunk_);
+    if (chunks_by_two_) {
+        while ((count & (count - 1)) != 0) count &= count - 1;  // its highest bit
     }
+    auto& request = slot.request;
+    const size_t total = slot.in_state + count;
+    request.set_tensor("input_ids", row(&slot.tokens[slot.in_state], count));
+    if (has_mask_) request.set_tensor("attention_mask", row(ones_.data(), total));
+    if (has_positions_) {
+        request.set_tensor("position_ids", row(&positions_[slot.in_state], count));
+    }
+    if (has_beam_) request.set_tensor("beam_idx", ov::Tensor(ov::element::i32, {1}, &beam_));
+    request.start_async();
+    slot.in_state = total;
+    return true;
 }
 
+// Plugins hand out a state in other layouts and precisions than they keep it: computing it again is
+// what works everywhere. The next step does.
 void StatefulModel::fork(uint64_t from, uint64_t to) {
-    const Slot& original = slots_.at(from);
-    const int32_t past = original.past;
-    ov::InferRequest source = original.request;
-    Slot& copy = slot_of(to, 0);
-    std::map<std::string, ov::VariableState> states;
-    for (auto& state : source.query_state()) states.emplace(state.get_name(), state);
-    for (auto& state : copy.request.query_state()) {
-        state.set_state(states.at(state.get_name()).get_state());
-    }
-    copy.past = past;
+    slot_of(to).tokens = slots_.at(from).tokens;
 }
 
 void StatefulModel::release(uint64_t sequence) {
     const auto found = slots_.find(sequence);
     if (found == slots_.end()) return;
-    if (idle_.size() < kIdleRequests) idle_.push_back(std::move(found->second.request));
+    auto& idle = idle_[found->second.device];
+    if (idle.size() < kIdleRequests) idle.push_back(std::move(found->second.request));
     slots_.erase(found);
 }
 

@@ -12,8 +12,11 @@ namespace ovfast {
 
 /// A decoder on another device than the CPU, as its directory has it: the graph keeps the KV cache
 /// as its state, in the device's memory. Each sequence has an infer request of its own, since a
-/// state belongs to one; a step computes its sequences one after the other. Blocks only count, so
+/// state belongs to one; a step starts those of all its sequences and waits. Blocks only count, so
 /// that the scheduler bounds memory as for PagedModel; nothing is shared between sequences.
+///
+/// "MULTI:A,B" is a model on each device, among which sequences are spread: OpenVINO's own moves
+/// requests between devices, which states do not survive, and refuses such graphs.
 class StatefulModel final : public DecoderModel {
 public:
     StatefulModel(const ModelFiles& files, const EngineOptions& options);
@@ -26,22 +29,26 @@ public:
 
 private:
     struct Slot {
+        size_t device = 0;  ///< index in models_
         ov::InferRequest request;
-        int32_t past = 0;  ///< tokens in its state
+        std::vector<int64_t> tokens;
+        size_t in_state = 0;  ///< of tokens, from the first on
     };
-    Slot& slot_of(uint64_t sequence, int32_t past);
-    /// Computes tokens [first, last) of the batch, which follow slot.past others.
-    void compute(Slot& slot, const StepBatch& batch, size_t first, size_t last);
+    Slot& slot_of(uint64_t sequence);
+    /// Starts the next inference of a sequence; false when all its tokens are in the state.
+    bool start(Slot& slot);
+
     void note_times(const ov::InferRequest& request);
 
-    ov::CompiledModel model_;
+    std::vector<ov::CompiledModel> models_;  // one, or one for each device of MULTI
     std::map<uint64_t, Slot> slots_;
-    std::vector<ov::InferRequest> idle_;
+    std::vector<std::vector<ov::InferRequest>> idle_;  // for each of models_
     bool has_mask_ = false, has_positions_ = false, has_beam_ = false;
     size_t max_chunk_ = 0;  ///< tokens that one inference takes; a power of two if chunks_by_two_
     bool chunks_by_two_ = false;
     std::vector<float> logits_;
-    std::vector<int64_t> mask_;
+    std::vector<int64_t> ones_, positions_;  // read while requests run: grown only before
+    int32_t beam_ = 0;
 
     bool profiled_ = false;
     std::mutex times_mutex_;

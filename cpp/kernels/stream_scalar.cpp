@@ -10,7 +10,7 @@ namespace {
 
 void swiglu(const float* gate, const float* up, float alpha, size_t count, bool, float* out) {
     for (size_t i = 0; i < count; ++i) {
-        const double x = double{alpha} * double{gate[i]};
+        const double x = double{alpha * gate[i]};  // in f32, as the other tables
         out[i] = static_cast<float>(x / (1.0 + std::exp(-x))) * up[i];
     }
 }

@@ -29,6 +29,7 @@ Status = Literal["ok", "warning", "fault"]
 
 _GIB = 1 << 30
 _PROBE_SECONDS = 60
+_GPU_SECONDS = 300  # kernels are compiled, some for each shape
 _LOW_MEMORY = 1 * _GIB
 _LOW_DISK = 2 * _GIB
 
@@ -142,15 +143,25 @@ def devices_report() -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def _probe(function: str) -> dict[str, Any]:
+def kernels_on_gpu_report() -> dict[str, Any]:
+    """Compile and run ovfast's OpenCL kernels; runs in a process of its own."""
+    try:
+        from ovfast.gpu import check
+
+        return {"checks": [asdict(one) for one in check()]}
+    except (ImportError, RuntimeError) as error:
+        return {"error": str(error)}
+
+
+def _probe(function: str, seconds: float = _PROBE_SECONDS) -> dict[str, Any]:
     """Run `function` of this module in another process; {"error": ...} when it dies."""
     command = [sys.executable, "-c", _PROBE, json.dumps(sys.path), function]
     try:
         result = subprocess.run(
-            command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+            command, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"no answer within {_PROBE_SECONDS} s"}
+        return {"error": f"no answer within {seconds} s"}
     if result.returncode < 0:
         return {"error": f"crashed with {signal.Signals(-result.returncode).name}"}
     if result.returncode > 0:
@@ -321,15 +332,31 @@ def _check_devices() -> Iterator[Check]:
         yield Check("devices", "fault", f"no CPU device ({summary})", fix, devices)
     else:
         yield Check("devices", "ok", summary, data=devices)
-    if not any(name.startswith("GPU") for name in devices) and list(
-        Path("/dev/dri").glob("render*")
-    ):
+    if any(name.startswith("GPU") for name in devices):
+        yield _check_kernels_on_gpu()
+    elif list(Path("/dev/dri").glob("render*")):
         yield Check(
             "gpu",
             "warning",
             "there is a graphics device that OpenVINO does not see",
             "install Intel's compute runtime (intel-opencl-icd) and join the group 'render'",
         )
+
+
+def _check_kernels_on_gpu() -> Check:
+    report = _probe("kernels_on_gpu_report", _GPU_SECONDS)
+    fix = "update the GPU's driver; `ovfast ops test all --device GPU` shows more"
+    if "error" in report:
+        return Check("gpu kernels", "fault", f"cannot be checked: {report['error']}", fix)
+    data = {one["operation"]: one for one in report["checks"]}
+    wrong = [one for one in report["checks"] if not one["passed"]]
+    if wrong:
+        first = wrong[0]["summary"].splitlines()[0]
+        names = ", ".join(one["operation"] for one in wrong)
+        return Check("gpu kernels", "fault", f"{names} failed: {first}", fix, data)
+    seconds = sum(one["seconds"] for one in report["checks"])
+    summary = f"{', '.join(data)} agree with NumPy ({seconds:.0f} s)"
+    return Check("gpu kernels", "ok", summary, data=data)
 
 
 def _check_cache(core: dict[str, Any]) -> Iterator[Check]:

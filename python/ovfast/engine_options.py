@@ -27,6 +27,7 @@ def engine_options(
     attention: str = "auto",
     tile_kb: int | None = None,
     tile_columns: int | None = None,
+    gpu_operations: str = "openvino",
     properties: Mapping[str, Any] | None = None,
 ) -> _core.EngineOptions:
     """Make the engine's options of the arguments of `LLM`; None keeps the engine's own value.
@@ -43,6 +44,7 @@ def engine_options(
         ("packed", packed),
         ("activation_precision", activation_precision),
         ("attention", attention),
+        ("gpu_operations", gpu_operations),
     ):
         if not isinstance(text, str):
             raise TypeError(f"{name}: expected str, got {type(text).__name__}")
@@ -52,6 +54,7 @@ def engine_options(
         packed=packed,
         activation_precision=activation_precision,
         attention=attention,
+        gpu_operations=gpu_operations,
     )
     if kv_cache_gb is not None:
         options.kv_cache_gb = _positive("kv_cache_gb", _real("kv_cache_gb", kv_cache_gb))

@@ -7,14 +7,13 @@ The plugin says little about what is wrong with one, some of it not before a mod
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from ovfast.cache import cache_dir
 from ovfast.errors import ModelError
@@ -60,7 +59,7 @@ class KernelLayer:
     options: str
     global_size: str
     local_size: str
-    element: ElementTree.Element
+    element: ET.Element
 
     @property
     def inputs(self) -> int:
@@ -94,8 +93,8 @@ def read_kernels(config: str | Path) -> list[KernelLayer]:
     declaration = re.match(r"\s*<\?xml.*?\?>", text, re.DOTALL)
     body = text[declaration.end() :] if declaration else text
     try:
-        root = ElementTree.fromstring(f"<layers>{body}</layers>")
-    except ElementTree.ParseError as error:
+        root = ET.fromstring(f"<layers>{body}</layers>")
+    except ET.ParseError as error:
         raise ModelError(f"the kernel configuration '{path}' is no XML: {error}") from error
     if len(root) == 0:
         raise ModelError(f"the kernel configuration '{path}' has no CustomLayer")
@@ -107,11 +106,11 @@ def read_kernels(config: str | Path) -> list[KernelLayer]:
     return layers
 
 
-def _layer(element: ElementTree.Element, path: Path) -> KernelLayer:
+def _layer(element: ET.Element, path: Path) -> KernelLayer:
     def fail(message: str) -> ModelError:
         return ModelError(f"'{path}', {where}: {message}")
 
-    def number(of: ElementTree.Element, attribute: str) -> int:
+    def number(of: ET.Element, attribute: str) -> int:
         try:
             value = int(of.get(attribute, ""))
         except ValueError:
@@ -163,7 +162,9 @@ def _layer(element: ElementTree.Element, path: Path) -> KernelLayer:
             raise fail("Define needs a name")
         if define.get("type", "") not in _DEFINE_TYPES:
             known = ", ".join(sorted(filter(None, _DEFINE_TYPES)))
-            raise fail(f"Define {define.get('name')}: type must be of {known}, got {define.get('type')}")
+            raise fail(
+                f"Define {define.get('name')}: type must be of {known}, got {define.get('type')}"
+            )
         defines.append(
             Define(define.get("name", ""), define.get("param", ""), define.get("default", ""))
         )
@@ -291,7 +292,7 @@ def joined(configs: Iterable[str | Path]) -> Path:
             name = f"{hashlib.sha256(content).hexdigest()[:12]}-{Path(source.get('filename', '')).name}"
             files[name] = content
             source.set("filename", name)
-        text.append(ElementTree.tostring(layer.element, encoding="unicode").strip())
+        text.append(ET.tostring(layer.element, encoding="unicode").strip())
     config = "\n".join(text) + "\n"
     key = hashlib.sha256((config + "".join(sorted(files))).encode()).hexdigest()[:16]
     directory = cache_dir() / "opencl" / key
@@ -304,7 +305,7 @@ def joined(configs: Iterable[str | Path]) -> Path:
                 (made / name).write_bytes(content)
             (made / "kernels.xml").write_text(config, encoding="utf-8")
             try:
-                os.rename(made, directory)
+                made.rename(directory)
             except OSError:
                 if not (directory / "kernels.xml").is_file():  # else another process was first
                     raise

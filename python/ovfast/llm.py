@@ -91,7 +91,10 @@ class LLM:
     Args:
         source: A model directory (of ``ovfast export`` or Optimum Intel) or a ``.gguf`` file, which
             is exported once into the cache (``OVFAST_CACHE``).
-        device: OpenVINO device.
+        device: OpenVINO device: "CPU", "GPU", "GPU.1", "AUTO", "HETERO:GPU,CPU", "MULTI:GPU,CPU". Packed
+            weights, our attention, prefix caching and ``num_threads`` are the CPU's; elsewhere a
+            stock directory (``ovfast export --no-pack``) runs on OpenVINO's own operations, and a
+            ``.gguf`` file is exported as one. ``info.execution_devices`` says where it runs.
         kv_cache_gb: Hard bound of the KV cache in GiB; None derives it from free memory, the cgroup
             limit and the context, and ``info.kv_cache_reason`` says how.
         max_context: Tokens of prompt and answer together; None takes the model's own.
@@ -115,6 +118,8 @@ class LLM:
             unless the model was tuned. No result depends on it.
         tile_columns: Output columns of a linear layer that a thread takes at a time of a prompt;
             None is 512, unless the model was tuned.
+        gpu_operations: "ovfast" puts our OpenCL kernels into the graph on a GPU, where they fit
+            (``info.gpu_operations`` counts them); "openvino" leaves it as it is.
         properties: Further OpenVINO properties, such as ``{"KV_CACHE_PRECISION": "u8"}``; unknown
             ones are refused.
         tuned: Options that are not given take what ``ovfast tune`` found to be the fastest for this
@@ -151,11 +156,14 @@ class LLM:
         attention: str | None = None,
         tile_kb: int | None = None,
         tile_columns: int | None = None,
+        gpu_operations: str = "openvino",
         properties: Mapping[str, Any] | None = None,
         tuned: bool = True,
         progress: bool = True,
         key: Key | bytes | str | Path | None = None,
     ) -> None:
+        if device != "CPU":
+            packed = "never" if packed == "auto" else packed  # only the CPU runs packed weights
         options = engine_options(
             device=device,
             kv_cache_gb=kv_cache_gb,
@@ -169,6 +177,7 @@ class LLM:
             attention="auto" if attention is None else attention,
             tile_kb=tile_kb,
             tile_columns=tile_columns,
+            gpu_operations=gpu_operations,
             properties=properties,
         )
         if not isinstance(tuned, bool):

@@ -15,7 +15,14 @@ from typing import Any
 
 from ovfast import _core
 
-__all__ = ["kernel_calls", "kernel_config", "library_path", "operations", "register", "supported_isas"]
+__all__ = [
+    "kernel_calls",
+    "kernel_config",
+    "library_path",
+    "operations",
+    "register",
+    "supported_isas",
+]
 
 
 def library_path() -> Path:

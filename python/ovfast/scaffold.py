@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
 import subprocess
@@ -59,7 +58,7 @@ def new_operation(name: str, directory: Path) -> Path:
         shutil.copy(kernel_config().parent / "tensor.cl", made)
         if directory.is_dir():
             directory.rmdir()
-        os.rename(made, directory)
+        made.rename(directory)
     return directory
 
 
@@ -72,7 +71,9 @@ def build_folder(directory: Path) -> Path:
 
     cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
     if cmake is None:
-        raise Error("there is no CMake to build the operation with. Install it with: pip install cmake")
+        raise Error(
+            "there is no CMake to build the operation with. Install it with: pip install cmake"
+        )
     openvino = find_openvino()
     if openvino is None:
         raise Error("there is no OpenVINO to build the operation against")
@@ -108,7 +109,9 @@ def check_folder(directory: Path, device: str = "CPU") -> KernelCheck:
 
     configs = sorted(directory.glob("*.xml"))
     if len(configs) != 1:
-        raise ModelError(f"'{directory}' holds {len(configs)} XML files, expected the operation's alone")
+        raise ModelError(
+            f"'{directory}' holds {len(configs)} XML files, expected the operation's alone"
+        )
     layers = {layer.operation: layer for layer in read_kernels(configs[0])}
     operation = getattr(_load(directory / "check.py"), "OPERATION", None)
     if not isinstance(operation, Operation):

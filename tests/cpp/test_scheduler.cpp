@@ -60,6 +60,7 @@ protected:
         ASSERT_EQ(batch.block_begins.size(), batch.begins.size());
         ASSERT_EQ(batch.begins.back(), static_cast<int32_t>(batch.token_ids.size()));
         ASSERT_EQ(batch.positions.size(), batch.token_ids.size());
+        ASSERT_EQ(batch.sequences.size(), batch.past_lengths.size());
         std::vector<int32_t> written;
         for (size_t i = 0; i < batch.past_lengths.size(); ++i) {
             const int32_t tokens = batch.begins[i + 1] - batch.begins[i];
@@ -135,7 +136,9 @@ TEST_F(SchedulerTest, AnswersShareThePromptAndCopyTheBlockTheyWrite) {
     scheduler.add(sequence(6, 3));
     EXPECT_EQ(step(scheduler).size(), 3U);
     EXPECT_TRUE(copies.empty());
+    EXPECT_THAT(forks, ElementsAre(std::pair{0U, 1U}, std::pair{0U, 2U}));
     EXPECT_EQ(step(scheduler).size(), 3U);
+    EXPECT_THAT(batch.sequences, ElementsAre(0, 1, 2));
     EXPECT_EQ(copies.size(), 2U);  // the last holder keeps the original
     EXPECT_EQ(batch.blocks[0], batch.blocks[2]);
     EXPECT_EQ(batch.blocks[0], batch.blocks[4]);
@@ -161,12 +164,16 @@ TEST_F(SchedulerTest, YoungestGivesWayAndComesBackWhole) {
     Sequence* young = running[1];
     step(scheduler);  // both need a second block, one is left
     EXPECT_THAT(batch.past_lengths, ElementsAre(4));
+    EXPECT_THAT(batch.sequences, ElementsAre(0));
+    EXPECT_THAT(released, ElementsAre(1));
     EXPECT_EQ(young->computed, 0);
     EXPECT_EQ(young->tokens.size(), 5U);  // what it generated is kept
     for (int i = 0; i < 3; ++i) step(scheduler);
     EXPECT_EQ(old->tokens.size(), 9U);
     scheduler.remove(*old);
+    EXPECT_THAT(released, ElementsAre(1, 0));
     EXPECT_THAT(step(scheduler), ElementsAre(young));
+    EXPECT_THAT(batch.sequences, ElementsAre(1));
     EXPECT_EQ(batch.token_ids.size(), 5U);
 }
 

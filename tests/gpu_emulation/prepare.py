@@ -84,14 +84,25 @@ def _require_loader() -> None:
 
 def _compile(target: Path) -> None:
     compiler = os.environ.get("CC", "cc")
-    command = [compiler, "-O1", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", str(target), str(_SOURCE)]
+    command = [
+        compiler,
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(target),
+        str(_SOURCE),
+    ]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         raise Error(f"cannot run the C compiler '{compiler}': {error.strerror}") from error
     if result.returncode != 0:
         raise Error(
-            "the OpenCL layer cannot be compiled (opencl-headers has CL/cl_layer.h):\n" + result.stderr
+            "the OpenCL layer cannot be compiled (opencl-headers has CL/cl_layer.h):\n"
+            + result.stderr
         )
 
 

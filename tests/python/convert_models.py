@@ -90,43 +90,59 @@ def run_ir(xml: Path, *data: Array, **named: Array) -> list[Array]:
     return [np.asarray(value) for value in compiled(named or list(data)).values()]
 
 
+# TensorFlow is too large to be had for this, and its format is simple: protobuf's field numbers stand
+# in its graph.proto, node_def.proto, attr_value.proto and tensor.proto.
+
+
+def _varint(number: int) -> bytes:
+    number &= (1 << 64) - 1
+    head = b""
+    while number > 127:
+        head += bytes([number & 127 | 128])
+        number >>= 7
+    return head + bytes([number])
+
+
+def _field(number: int, content: int | str | bytes) -> bytes:
+    if isinstance(content, int):
+        return _varint(number << 3) + _varint(content)
+    content = content.encode() if isinstance(content, str) else content
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _shape(sizes: Sequence[int]) -> bytes:
+    return b"".join(_field(2, _field(1, size)) for size in sizes)
+
+
+def _node(name: str, operation: str, inputs: Sequence[str], **attributes: bytes) -> bytes:
+    content = _field(1, name) + _field(2, operation)
+    content += b"".join(_field(3, name) for name in inputs)
+    for key, value in attributes.items():
+        content += _field(5, _field(1, key) + _field(2, value))
+    return _field(1, content)
+
+
 def write_frozen_graph(path: Path, weight: Array) -> Path:
-    """Write TensorFlow's y = relu(x @ weight) with x [?, rows].
+    """Write TensorFlow's y = relu(x @ weight) with x [?, rows]."""
+    as_float = _field(6, 1)  # DT_FLOAT
+    tensor = _field(1, 1) + _field(2, _shape(weight.shape)) + _field(4, weight.tobytes())
+    open_shape = _field(7, _shape([-1, weight.shape[0]]))
+    graph = _node("x", "Placeholder", [], dtype=as_float, shape=open_shape)
+    graph += _node("weight", "Const", [], dtype=as_float, value=_field(8, tensor))
+    graph += _node("product", "MatMul", ["x", "weight"], T=as_float)
+    graph += _node("y", "Relu", ["product"], T=as_float)
+    path.write_bytes(graph)
+    return path
 
-    TensorFlow is too large to be had for this, and its format is simple: protobuf's field numbers
-    stand in its graph.proto, node_def.proto, attr_value.proto and tensor.proto.
-    """
 
-    def varint(number: int) -> bytes:
-        number &= (1 << 64) - 1
-        head = b""
-        while number > 127:
-            head += bytes([number & 127 | 128])
-            number >>= 7
-        return head + bytes([number])
-
-    def field(number: int, content: int | str | bytes) -> bytes:
-        if isinstance(content, int):
-            return varint(number << 3) + varint(content)
-        content = content.encode() if isinstance(content, str) else content
-        return varint(number << 3 | 2) + varint(len(content)) + content
-
-    def shape(sizes: Sequence[int]) -> bytes:
-        return b"".join(field(2, field(1, size)) for size in sizes)
-
-    def node(name: str, operation: str, inputs: Sequence[str], **attributes: bytes) -> bytes:
-        content = field(1, name) + field(2, operation)
-        content += b"".join(field(3, name) for name in inputs)
-        for key, value in attributes.items():
-            content += field(5, field(1, key) + field(2, value))
-        return field(1, content)
-
-    as_float = field(6, 1)  # DT_FLOAT
-    tensor = field(1, 1) + field(2, shape(weight.shape)) + field(4, weight.tobytes())
-    open_shape = field(7, shape([-1, weight.shape[0]]))
-    graph = node("x", "Placeholder", [], dtype=as_float, shape=open_shape)
-    graph += node("weight", "Const", [], dtype=as_float, value=field(8, tensor))
-    graph += node("product", "MatMul", ["x", "weight"], T=as_float)
-    graph += node("y", "Relu", ["product"], T=as_float)
+def write_frozen_swiglu(path: Path, columns: int, alpha: float) -> Path:
+    """Write relu(SwiGLU(gate, up)) with inputs [?, columns]: an operation that TensorFlow lacks."""
+    as_float = _field(6, 1)  # DT_FLOAT
+    open_shape = _field(7, _shape([-1, columns]))
+    number = _varint(4 << 3 | 5) + np.float32(alpha).tobytes()  # AttrValue.f
+    graph = _node("gate", "Placeholder", [], dtype=as_float, shape=open_shape)
+    graph += _node("up", "Placeholder", [], dtype=as_float, shape=open_shape)
+    graph += _node("product", "SwiGLU", ["gate", "up"], T=as_float, alpha=number)
+    graph += _node("y", "Relu", ["product"], T=as_float)
     path.write_bytes(graph)
     return path

@@ -93,6 +93,8 @@ def test_command(ctx: click.Context, name: str, device: str, as_json: bool) -> N
         click.echo(json.dumps({"device": device, "results": [vars(one) for one in results]}))
     else:
         for one in results:
-            verdict = click.style("ok" if one.passed else "FAULT", fg="green" if one.passed else "red")
+            verdict = click.style(
+                "ok" if one.passed else "FAULT", fg="green" if one.passed else "red"
+            )
             click.echo(f"{verdict} {one.operation} ({one.seconds:.1f} s): {one.summary}")
     ctx.exit(0 if all(one.passed for one in results) else 1)

@@ -143,6 +143,11 @@ _ENGINE = {
         type=int,
         help="Output columns that a thread takes at a time of a prompt; the default is 512.",
     ),
+    "gpu_operations": _option(
+        "--gpu-operations",
+        type=click.Choice(["openvino", "ovfast"]),
+        help="On a GPU: OpenVINO's, the default, or OpenCL kernels of ovfast where they fit.",
+    ),
     "tuned": _option(
         "--tuned/--no-tuned", help="Apply what `ovfast tune` chose, or not; the default is to."
     ),
