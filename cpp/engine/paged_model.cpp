@@ -223,7 +223,8 @@ PagedModel::PagedModel(const ModelFiles& files, const EngineOptions& options) {
                                 ": " + reason_about(files, e);
         // The plugin knows which values a property takes, and only says so here.
         for (const auto& [name, value] : options.properties) {
-            if (std::string(e.what()).find(name) != std::string::npos) throw std::invalid_argument(why);
+            if (std::string(e.what()).find(name) != std::string::npos)
+                throw std::invalid_argument(why);
         }
         throw ModelError(why);
     }

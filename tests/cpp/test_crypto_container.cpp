@@ -181,7 +181,8 @@ TEST_F(CryptoContainer, EveryFlippedByteOfAFileIsFound) {
     for (size_t byte = FileHead::kBytes; byte < bytes; byte += 97) places.push_back(byte);
     for (const size_t byte : places) {
         flip(file, byte, 0x80);
-        const std::string what = decryption_error([&] { open_directory(encrypted, key_)->read("f0"); });
+        const std::string what =
+            decryption_error([&] { open_directory(encrypted, key_)->read("f0"); });
         EXPECT_NE(what.find("f0.enc"), std::string::npos) << byte;
         flip(file, byte, 0x80);
     }
@@ -193,7 +194,8 @@ TEST_F(CryptoContainer, TruncationIsFoundAtEveryBoundary) {
     const fs::path encrypted = encrypt(make("plain", {2 * kChunk + 300}), "encrypted");
     for (const std::string& name : {std::string("f0.enc"), std::string(kHeaderName)}) {
         const std::string whole = read_file(encrypted / name);
-        std::set<size_t> lengths{0, 1, 8, 47, 48, 49, 60, 100, 111, 112, 113, 123, 124, 131, 132, 133};
+        std::set<size_t> lengths{0,   1,   8,   47,  48,  49,  60,  100,
+                                 111, 112, 113, 123, 124, 131, 132, 133};
         for (size_t chunk = 1; chunk <= 2; ++chunk) {
             const size_t end = FileHead::kBytes + chunk * (kChunk + kTagBytes);
             for (const int delta : {-17, -16, -1, 0, 1}) {
@@ -265,15 +267,17 @@ TEST_F(CryptoContainer, MovedChunksAndFilesAreFound) {
 TEST_F(CryptoContainer, WrongKeys) {
     const fs::path encrypted = encrypt(make("plain", {10}), "encrypted");
     const Key passphrase = Key::from_passphrase("x", 1);
-    EXPECT_NE(decryption_error([&] { open_directory(encrypted, Key::generate()); })
-                  .find("key is wrong"),
-              std::string::npos);
-    EXPECT_NE(decryption_error([&] { open_directory(encrypted, passphrase); })
-                  .find("opens with a key, got a passphrase"),
+    EXPECT_NE(
+        decryption_error([&] { open_directory(encrypted, Key::generate()); }).find("key is wrong"),
+        std::string::npos);
+    EXPECT_NE(decryption_error([&] {
+                  open_directory(encrypted, passphrase);
+              }).find("opens with a key, got a passphrase"),
               std::string::npos);
     rekey(encrypted, key_, passphrase);
-    EXPECT_NE(decryption_error([&] { open_directory(encrypted, key_); })
-                  .find("opens with a passphrase, got a key"),
+    EXPECT_NE(decryption_error([&] {
+                  open_directory(encrypted, key_);
+              }).find("opens with a passphrase, got a key"),
               std::string::npos);
     EXPECT_NO_THROW(verify_directory(encrypted, passphrase));
     EXPECT_THROW(open_directory(dir_ / "plain", key_), ovfast::ModelError);
