@@ -58,6 +58,11 @@ void register_key(py::module_& m) {
         .def("write", &Key::write, py::arg("file"),
              "Writes 64 hexadecimal digits to a new file that only its owner can read. Raises "
              "ovfast.Error when it exists, ValueError for a passphrase.")
+        .def("send", &Key::send, py::arg("descriptor"),
+             "Hands the key to another process through a pipe. Raises ovfast.Error.")
+        .def_static("receive", &Key::receive, py::arg("descriptor"),
+                    py::call_guard<py::gil_scoped_release>(),
+                    "Takes what send() wrote, to the end of the pipe. Raises ovfast.Error.")
         .def_property_readonly("is_passphrase", &Key::is_passphrase)
         .def_property_readonly("origin", &Key::origin, "Where it came from.")
         .def("__reduce__",
@@ -148,9 +153,8 @@ void register_openssl(py::module_& m) {
              "A file decrypted to memory. Raises as decrypt().")
         .def("__repr__", [](const OpenSslCipher&) { return "OpenSslCipher(...)"; });
     m.def(
-        "looks_like_ir",
-        [](const FileBytes& text) { return looks_like_ir(text.text()); }, py::arg("text"),
-        "Whether bytes are the text of an IR, as far as a look at it tells.");
+        "looks_like_ir", [](const FileBytes& text) { return looks_like_ir(text.text()); },
+        py::arg("text"), "Whether bytes are the text of an IR, as far as a look at it tells.");
 }
 
 void register_memory(py::module_& m) {

@@ -43,9 +43,9 @@ void register_files(py::module_& m) {
         .def_buffer([](const FileBytes& bytes) {
             // A buffer needs an address, even one of no bytes.
             static uint8_t none = 0;
-            auto* data = bytes.size == 0 ? &none
-                                         : reinterpret_cast<uint8_t*>(
-                                               const_cast<std::byte*>(bytes.data));
+            auto* data = bytes.size == 0
+                             ? &none
+                             : reinterpret_cast<uint8_t*>(const_cast<std::byte*>(bytes.data));
             return py::buffer_info(data, sizeof(uint8_t), py::format_descriptor<uint8_t>::format(),
                                    1, {static_cast<py::ssize_t>(bytes.size)}, {1}, true);
         });

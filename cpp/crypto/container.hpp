@@ -47,8 +47,8 @@ private:
 /// The bytes of ovfast.encrypted. Throws DecryptionError, ModelError.
 Header read_header(const std::filesystem::path& dir);
 
-/// Calls `work(chunk)` for each chunk of a file, on all threads, and `done(bytes)` on this one after
-/// every batch of them, so that a long file can be watched and cancelled.
+/// Calls `work(chunk)` for each chunk of a file, on all threads, and `done(bytes)` on this one
+/// after every batch of them, so that a long file can be watched and cancelled.
 void for_each_chunk(uint64_t bytes, uint32_t chunk_bytes,
                     const std::function<void(uint64_t chunk)>& work,
                     const std::function<void(uint64_t bytes)>& done);

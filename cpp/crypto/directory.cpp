@@ -14,6 +14,7 @@
 #include "ovfast/error.hpp"
 #include "runtime/descriptor.hpp"
 #include "runtime/file_sink.hpp"
+#include "runtime/pack_manifest.hpp"
 
 namespace ovfast::crypto {
 namespace {
@@ -21,7 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kModelFile = "openvino_model.xml";
-constexpr const char* kPackManifest = "openvino_model.packed";
 constexpr const char* kPackedCache = ".ovfast";
 
 [[noreturn]] void fail(const fs::path& file, int error) {
@@ -58,8 +58,9 @@ public:
         // "DIR/" names DIR.
         if (!target_.has_filename()) target_ = target_.parent_path();
         if (fs::exists(fs::symlink_status(target_)) && !replace) {
-            throw std::invalid_argument("'" + target.string() +
-                                        "' exists; it is replaced when that is asked for (--force)");
+            throw std::invalid_argument(
+                "'" + target.string() +
+                "' exists; it is replaced when that is asked for (--force)");
         }
         if (fs::exists(target_) && !fs::is_directory(target_)) {
             throw std::invalid_argument("'" + target.string() + "' is not a directory");
@@ -183,8 +184,8 @@ void encrypt_file(const fs::path& source, const fs::path& target, const Manifest
         [&](uint64_t chunk) {
             Worker& worker = workers.local();
             const uint64_t begin = chunk * head.chunk_bytes;
-            const auto bytes = static_cast<size_t>(
-                std::min<uint64_t>(head.chunk_bytes, entry.file.bytes - begin));
+            const auto bytes =
+                static_cast<size_t>(std::min<uint64_t>(head.chunk_bytes, entry.file.bytes - begin));
             for (size_t done = 0; done < bytes;) {
                 const ssize_t got = ::pread(in.get(), worker.buffer.data() + done, bytes - done,
                                             static_cast<off_t>(begin + done));
@@ -197,8 +198,7 @@ void encrypt_file(const fs::path& source, const fs::path& target, const Manifest
                 done += static_cast<size_t>(got);
             }
             set_chunk(worker.aad, chunk);
-            worker.gcm.begin(chunk_nonce(head.prefix, chunk), worker.aad.data(),
-                             worker.aad.size());
+            worker.gcm.begin(chunk_nonce(head.prefix, chunk), worker.aad.data(), worker.aad.size());
             worker.gcm.update(worker.buffer.data(), worker.buffer.data(), bytes);
             worker.gcm.finish(worker.buffer.data() + bytes);
             write_at(out.get(), FileHead::kBytes + begin + chunk * kTagBytes, worker.buffer.data(),
@@ -261,11 +261,18 @@ Contents encrypt_directory(const fs::path& dir, const fs::path& out_dir, const K
     if (is_encrypted(dir)) {
         throw std::invalid_argument("'" + dir.string() + "' is encrypted already");
     }
-    const std::string inside = fs::weakly_canonical(out_dir).lexically_relative(
-        fs::canonical(dir)).generic_string();
+    const std::string inside =
+        fs::weakly_canonical(out_dir).lexically_relative(fs::canonical(dir)).generic_string();
     if (inside == "." || inside.substr(0, 2) != "..") {
         throw std::invalid_argument("'" + out_dir.string() + "' lies in '" + dir.string() +
                                     "': choose a place beside it");
+    }
+    // Loading trusts what is authentic: damage must not be sealed.
+    if (fs::exists(dir / PackManifest::kName)) {
+        const auto files = ModelFiles::folder(dir);
+        const PackManifest packed = PackManifest::read(*files);
+        packed.verify_frame(*files);
+        packed.verify_weights(*files);
     }
     auto [data_key, header] = make_data_key(key);
     Manifest manifest;
@@ -300,7 +307,7 @@ Contents encrypt_directory(const fs::path& dir, const fs::path& out_dir, const K
     write_header(target.path() / kHeaderName, header, 0666);
     target.complete();
     Contents contents = Container(out_dir, key).contents();
-    if (fs::exists(dir / kModelFile) && !fs::exists(dir / kPackManifest)) {
+    if (fs::exists(dir / kModelFile) && !fs::exists(dir / PackManifest::kName)) {
         contents.notes.emplace_back(
             "the model is not packed, so every load packs it in memory; `ovfast pack DIR -o DIR2` "
             "before encrypting spares that");

@@ -11,8 +11,8 @@ namespace {
 
 constexpr std::string_view kHeaderMagic = "OVFCRYPT";
 constexpr std::string_view kFileMagic = "OVFCHUNK";
-constexpr size_t kIdentityBytes = 32;   // magic, version, reserved, model
-constexpr size_t kEntryBytes = 27;      // of a manifest, beside the name
+constexpr size_t kIdentityBytes = 32;              // magic, version, reserved, model
+constexpr size_t kEntryBytes = 27;                 // of a manifest, beside the name
 constexpr size_t kChunkAt = FileHead::kBytes + 1;  // in a chunk's AAD
 
 class Writer {
@@ -227,9 +227,10 @@ std::vector<uint8_t> Manifest::serialize() const {
 }
 
 const ManifestEntry* Manifest::find(std::string_view name) const {
-    const auto at = std::lower_bound(
-        entries.begin(), entries.end(), name,
-        [](const ManifestEntry& entry, std::string_view wanted) { return entry.file.name < wanted; });
+    const auto at = std::lower_bound(entries.begin(), entries.end(), name,
+                                     [](const ManifestEntry& entry, std::string_view wanted) {
+                                         return entry.file.name < wanted;
+                                     });
     return at != entries.end() && at->file.name == name ? &*at : nullptr;
 }
 

@@ -60,8 +60,8 @@ std::shared_ptr<const Key::Secret> decode(const uint8_t* data, size_t bytes, std
     return secret;
 }
 
-std::shared_ptr<const Key::Secret> read_key(int descriptor, const std::string& origin) {
-    SecureBuffer content(kMostKeyFile, SecureBuffer::Use::kKey);
+/// To its end, or as much as fits.
+size_t read_all(int descriptor, SecureBuffer& content, const std::string& origin) {
     size_t bytes = 0;
     while (bytes < content.size()) {
         const ssize_t got = ::read(descriptor, content.data() + bytes, content.size() - bytes);
@@ -70,6 +70,12 @@ std::shared_ptr<const Key::Secret> read_key(int descriptor, const std::string& o
         if (got == 0) break;
         bytes += static_cast<size_t>(got);
     }
+    return bytes;
+}
+
+std::shared_ptr<const Key::Secret> read_key(int descriptor, const std::string& origin) {
+    SecureBuffer content(kMostKeyFile, SecureBuffer::Use::kKey);
+    const size_t bytes = read_all(descriptor, content, origin);
     return decode(content.data(), bytes, origin, true);
 }
 
@@ -143,7 +149,11 @@ Key Key::from_stdin() {
 }
 
 Key Key::from_passphrase(const void* data, size_t bytes) {
-    if (bytes == 0) throw std::invalid_argument("the passphrase is empty");
+    if (bytes == 0 || bytes >= static_cast<size_t>(kLongestPassphrase)) {
+        throw std::invalid_argument("a passphrase has 1 to " +
+                                    std::to_string(kLongestPassphrase - 1) + " bytes, got " +
+                                    std::to_string(bytes));
+    }
     auto secret = make_secret(bytes, true, "passphrase");
     std::memcpy(secret->bytes.data(), data, bytes);
     return Key(secret);
@@ -151,16 +161,16 @@ Key Key::from_passphrase(const void* data, size_t bytes) {
 
 Key Key::ask_passphrase(const std::string& prompt, bool twice) {
     SecureBuffer text(kLongestPassphrase, SecureBuffer::Use::kKey);
-    const int result = EVP_read_pw_string_min(reinterpret_cast<char*>(text.data()), 0,
-                                              kLongestPassphrase - 1, prompt.c_str(),
-                                              twice ? 1 : 0);
+    const int result =
+        EVP_read_pw_string_min(reinterpret_cast<char*>(text.data()), 0, kLongestPassphrase - 1,
+                               prompt.c_str(), twice ? 1 : 0);
     openssl_reason();
     if (result != 0) {
         throw Error(result == -2 ? "no passphrase was given"
                                  : "no passphrase was given, or the two were different");
     }
-    return from_passphrase(text.data(), ::strnlen(reinterpret_cast<char*>(text.data()),
-                                                  text.size()));
+    return from_passphrase(text.data(),
+                           ::strnlen(reinterpret_cast<char*>(text.data()), text.size()));
 }
 
 void Key::write(const std::filesystem::path& file) const {
@@ -190,6 +200,26 @@ void Key::write(const std::filesystem::path& file) const {
     }
     ::unlink(file.c_str());
     fail(error);
+}
+
+void Key::send(int descriptor) const {
+    const SecureBuffer& bytes = secret_->bytes;
+    SecureBuffer message(bytes.size() + 1, SecureBuffer::Use::kKey);
+    message.data()[0] = secret_->passphrase ? 1 : 0;
+    std::memcpy(message.data() + 1, bytes.data(), bytes.size());
+    // Both kinds are shorter than what a pipe takes at once.
+    if (::write(descriptor, message.data(), message.size()) !=
+        static_cast<ssize_t>(message.size())) {
+        throw Error("the key cannot be handed to another process");
+    }
+}
+
+Key Key::receive(int descriptor) {
+    SecureBuffer message(kMostKeyFile, SecureBuffer::Use::kKey);
+    const size_t bytes = read_all(descriptor, message, "key of another process");
+    if (bytes < 2) throw Error("the other process sent no key");
+    return message.data()[0] != 0 ? from_passphrase(message.data() + 1, bytes - 1)
+                                  : from_bytes(message.data() + 1, bytes - 1);
 }
 
 bool Key::is_passphrase() const {

@@ -46,11 +46,11 @@ SecureBuffer from_hex(const std::string& digits, size_t bytes, const std::string
         out.data()[i] = static_cast<uint8_t>(high * 16 + low);
     }
     if (!good) {
-        throw std::invalid_argument(
-            "the " + what + " must have " + std::to_string(2 * bytes) +
-            " hexadecimal digits, got " + std::to_string(digits.size()) +
-            (digits.size() == 2 * bytes ? " characters that are not all such digits"
-                                        : " characters"));
+        throw std::invalid_argument("the " + what + " must have " + std::to_string(2 * bytes) +
+                                    " hexadecimal digits, got " + std::to_string(digits.size()) +
+                                    (digits.size() == 2 * bytes
+                                         ? " characters that are not all such digits"
+                                         : " characters"));
     }
     return out;
 }

@@ -32,8 +32,9 @@ public:
     bool has_evaluate() const override { return true; }
 
     /// Verifies the checksum of every packed input; evaluate() does it at its first call if nobody
-    /// did before. Throws ov::Exception naming the node.
-    void verify_weights() const;
+    /// did before. Of `authentic` bytes only the layout is looked at: somebody proved already that
+    /// they are what was written. Throws ov::Exception naming the node.
+    void verify_weights(bool authentic = false) const;
 
     /// Its precision is an attribute; tiles are this machine's matter and stay out of the IR.
     const LinearMode& mode() const { return mode_; }
@@ -52,7 +53,8 @@ protected:
 
 private:
     struct Checked;
-    kernels::PackedWeights checked(size_t index, const void* data, size_t bytes) const;
+    kernels::PackedWeights checked(size_t index, const void* data, size_t bytes,
+                                   bool authentic = false) const;
 
     LinearMode mode_;
     std::shared_ptr<Checked> checked_;  ///< shared by clones

@@ -218,8 +218,7 @@ void PackManifest::verify_weights(const ModelFiles& files) const {
     rest_of(bin, segments);
     tbb::parallel_for(size_t{0}, segments.size(), [&](size_t i) {
         try {
-            kernels::PackedWeights::view(bin.data + segments[i].offset, segments[i].bytes)
-                .verify();
+            kernels::PackedWeights::view(bin.data + segments[i].offset, segments[i].bytes).verify();
         } catch (const std::invalid_argument& error) {
             damaged(file, error.what());
         }

@@ -145,7 +145,7 @@ void write_packed(const std::shared_ptr<ov::Model>& model, PackManifest& manifes
 
 std::shared_ptr<ov::Model> read_packed(ov::Core& core, const ModelFiles& files,
                                        const PackManifest& manifest) {
-    // What was decrypted is authenticated already, every byte of it.
+    // What was decrypted is authenticated, every byte of it, and was checked before that.
     if (!files.encrypted()) manifest.verify_frame(files);
     register_ops(core, /*gpu=*/false);
     const std::shared_ptr<ov::Model> model = read_ir(core, files, kModelXml);
@@ -156,7 +156,8 @@ std::shared_ptr<ov::Model> read_packed(ov::Core& core, const ModelFiles& files,
     // By the operations themselves, which remember it, and in their mapping: the pages are there
     // when the first token wants them.
     try {
-        tbb::parallel_for(size_t{0}, packed.size(), [&](size_t i) { packed[i]->verify_weights(); });
+        tbb::parallel_for(size_t{0}, packed.size(),
+                          [&](size_t i) { packed[i]->verify_weights(files.encrypted()); });
     } catch (const ov::Exception& error) {
         throw ModelError("'" + (files.path() / "openvino_model.bin").string() + "' is damaged: " +
                          reason_about(files, error) + ". Pack or export the model again.");

@@ -15,21 +15,29 @@ import typing
 
 import numpy
 import numpy.typing
+import typing_extensions
 
 __all__: list[str] = [
     "Answer",
     "CapacityError",
+    "DecryptionError",
     "Delta",
+    "EncryptedContents",
+    "EncryptedFile",
     "Engine",
     "EngineInfo",
     "EngineOptions",
     "Error",
+    "FileBytes",
     "GgufHeader",
     "GgufTensor",
     "HostLimits",
     "IncrementalDetokenizer",
+    "Key",
     "ModelError",
+    "ModelFiles",
     "NodeTime",
+    "OpenSslCipher",
     "PackReport",
     "PackedLayer",
     "PositionLogprobs",
@@ -41,21 +49,32 @@ __all__: list[str] = [
     "StopStrings",
     "TokenLogprob",
     "Tokenizer",
+    "WipeFreedMemory",
+    "decrypt_directory",
+    "encrypt_directory",
     "import_gguf",
     "inspect_packing",
+    "is_encrypted",
     "is_packed",
     "kernel_calls",
+    "key_file_warning",
+    "list_directory",
+    "looks_like_ir",
+    "open_directory",
     "openvino_built_version",
     "openvino_loaded_version",
     "pack_for_loading",
     "pack_model",
     "pack_weights",
+    "protect_memory",
     "read_bandwidth",
     "read_gguf_header",
     "read_host_limits",
     "read_process_memory",
+    "rekey",
     "supported_isas",
     "unpack_weights",
+    "verify_directory",
     "version",
 ]
 
@@ -72,6 +91,11 @@ class ModelError(Error):
 class CapacityError(Error):
     """
     A request that can never fit: longer than the model's context or than the KV cache.
+    """
+
+class DecryptionError(ModelError):
+    """
+    An encrypted model that cannot be opened: a wrong or missing key, damage, files of another model. Names the file, never what is in it.
     """
 
 class HostLimits:
@@ -147,6 +171,183 @@ class ProcessMemory:
         """
         RssFile + RssShmem: file-backed pages, shared with other processes.
         """
+
+class FileBytes:
+    """
+    The bytes of a file, to be looked at through memoryview(). Those of an encrypted file are wiped when nothing refers to them.
+    """
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+
+class ModelFiles:
+    """
+    The files of a model directory: a plain folder, or an encrypted one, whose files are decrypted to memory. Thread-safe.
+    """
+    @staticmethod
+    def folder(model_dir: os.PathLike | str | bytes) -> ModelFiles:
+        """
+        A plain folder. Raises DecryptionError when it is encrypted.
+        """
+    def __contains__(self, name: str) -> bool: ...
+    def __repr__(self) -> str: ...
+    def close(self) -> None:
+        """
+        Forgets the keys of an encrypted directory. What was read stays.
+        """
+    def names(self) -> list[str]:
+        """
+        Names of the files, sorted.
+        """
+    def read(self, name: str) -> FileBytes:
+        """
+        The whole file. Raises ModelError or DecryptionError.
+        """
+    def read_into(
+        self, name: str, offset: typing.SupportsInt | typing.SupportsIndex, out: typing.Any
+    ) -> None:
+        """
+        Fills a writable buffer with what lies at `offset`, bytes of plaintext. Raises ModelError, DecryptionError, or ValueError when it goes beyond the end.
+        """
+    def size(self, name: str) -> int:
+        """
+        Bytes of plaintext. Raises ModelError when there is no such file.
+        """
+    @property
+    def encrypted(self) -> bool: ...
+    @property
+    def path(self) -> pathlib.Path:
+        """
+        The directory on disk.
+        """
+
+class Key:
+    """
+    What opens an encrypted model: 32 random bytes, or a passphrase. It lies in locked memory that is overwritten when the last reference goes, and shows where it came from, never what it is.
+    """
+    @staticmethod
+    def ask_passphrase(prompt: str, twice: bool) -> Key:
+        """
+        Asks on the terminal, without echo; without a terminal it reads a line of standard input. Raises ovfast.Error when there is no answer.
+        """
+    @staticmethod
+    def from_bytes(data: bytes) -> Key:
+        """
+        Of exactly 32 bytes. Raises ValueError.
+        """
+    @staticmethod
+    def from_env(name: str) -> Key:
+        """
+        Of 64 hexadecimal digits in an environment variable. Raises ValueError.
+        """
+    @staticmethod
+    def from_file(file: os.PathLike | str | bytes) -> Key:
+        """
+        Of 64 hexadecimal digits, or 32 raw bytes, in a file. Raises ovfast.Error when it cannot be read, ValueError when it holds something else.
+        """
+    @staticmethod
+    def from_passphrase(passphrase: str) -> Key:
+        """
+        Of any text that is not empty. Raises ValueError.
+        """
+    @staticmethod
+    def from_stdin() -> Key:
+        """
+        As from_file(), from standard input to its end.
+        """
+    @staticmethod
+    def generate() -> Key:
+        """
+        A new random key.
+        """
+    def __reduce__(self) -> typing.Any: ...
+    def __repr__(self) -> str: ...
+    def write(self, file: os.PathLike | str | bytes) -> None:
+        """
+        Writes 64 hexadecimal digits to a new file that only its owner can read. Raises ovfast.Error when it exists, ValueError for a passphrase.
+        """
+    @property
+    def is_passphrase(self) -> bool: ...
+    @property
+    def origin(self) -> str:
+        """
+        Where it came from.
+        """
+
+class EncryptedFile:
+    """
+    A file of an encrypted directory.
+    """
+    @property
+    def bytes(self) -> int:
+        """
+        Of plaintext.
+        """
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def name(self) -> str:
+        """
+        Within the directory.
+        """
+    @property
+    def role(self) -> str:
+        """
+        "topology", "weights", "tokenizer", "config", "template", "adapter", "kernel" or "other".
+        """
+
+class EncryptedContents:
+    """
+    What an encrypted directory holds.
+    """
+    @property
+    def bytes(self) -> int:
+        """
+        Of plaintext, all files.
+        """
+    @property
+    def chunk_bytes(self) -> int: ...
+    @property
+    def files(self) -> list[EncryptedFile]: ...
+    @property
+    def notes(self) -> list[str]:
+        """
+        What a person should know.
+        """
+    @property
+    def passphrase(self) -> bool:
+        """
+        Opened by a passphrase, not by a key.
+        """
+
+class OpenSslCipher:
+    """
+    Key and initialization vector of files that `openssl enc -aes-N-cbc -K -iv` writes and reads. Nothing is authenticated.
+    """
+    def __init__(self, name: str, key_hex: str, iv_hex: str) -> None:
+        """
+        Raises ValueError, which tells lengths only.
+        """
+    def __repr__(self) -> str: ...
+    def decrypt(self, source: os.PathLike | str | bytes, target: os.PathLike | str | bytes) -> None:
+        """
+        Raises DecryptionError for a padding that cannot be, ovfast.Error.
+        """
+    def encrypt(self, source: os.PathLike | str | bytes, target: os.PathLike | str | bytes) -> None:
+        """
+        Raises ovfast.Error.
+        """
+    def read(self, source: os.PathLike | str | bytes) -> FileBytes:
+        """
+        A file decrypted to memory. Raises as decrypt().
+        """
+
+class WipeFreedMemory:
+    """
+    A context in which the C library overwrites heap memory that is freed.
+    """
+    def __enter__(self) -> None: ...
+    def __exit__(self, *args) -> None: ...
+    def __init__(self) -> None: ...
 
 class PackedLayer:
     """
@@ -468,6 +669,7 @@ class Tokenizer:
     """
     Text to token ids and back, through the openvino_tokenizer.xml and openvino_detokenizer.xml of a model directory. Thread-safe.
     """
+    @typing.overload
     def __init__(
         self, model_dir: os.PathLike | str | bytes, extension: os.PathLike | str | bytes
     ) -> None:
@@ -481,6 +683,11 @@ class Tokenizer:
         Raises:
             ModelError: a file is missing or the detokenizer cannot be used.
             ValueError: there is no file `extension`.
+        """
+    @typing.overload
+    def __init__(self, files: ModelFiles, extension: os.PathLike | str | bytes) -> None:
+        """
+        The same of a directory that was opened, perhaps an encrypted one.
         """
     def decode(
         self,
@@ -924,6 +1131,7 @@ class Engine:
     """
     Runs requests on one model with continuous batching. Thread-safe.
     """
+    @typing.overload
     def __init__(
         self,
         model_dir: os.PathLike | str | bytes,
@@ -932,6 +1140,13 @@ class Engine:
     ) -> None:
         """
         Loads and compiles the model. Raises ModelError, CapacityError, ValueError.
+        """
+    @typing.overload
+    def __init__(
+        self, files: ModelFiles, tokenizer: Tokenizer, options: EngineOptions = ...
+    ) -> None:
+        """
+        The same of a directory that was opened, perhaps an encrypted one.
         """
     def submit(
         self,
@@ -948,6 +1163,31 @@ class Engine:
     @property
     def info(self) -> EngineInfo: ...
 
+def decrypt_directory(
+    model_dir: os.PathLike | str | bytes,
+    out_dir: os.PathLike | str | bytes,
+    key: Key,
+    *,
+    replace: bool = False,
+    progress: typing.Any = None,
+) -> EncryptedContents:
+    """
+    The opposite. Raises DecryptionError, ModelError, ValueError or Error.
+    """
+
+def encrypt_directory(
+    model_dir: os.PathLike | str | bytes,
+    out_dir: os.PathLike | str | bytes,
+    key: Key,
+    *,
+    chunk_bytes: typing.SupportsInt | typing.SupportsIndex = 1048576,
+    replace: bool = False,
+    progress: typing.Any = None,
+) -> EncryptedContents:
+    """
+    Encrypts every file of a directory into a new one, which appears whole or not at all. Raises ModelError, ValueError or Error.
+    """
+
 def import_gguf(
     path: os.PathLike | str | bytes,
     out_dir: os.PathLike | str | bytes,
@@ -961,6 +1201,7 @@ def import_gguf(
     packed: on packed weights, where they can be packed; without, other programs can run it. progress(fraction, what) is called now and then with a fraction in [0, 1]; it cancels by returning False or raising. Raises ModelError (bad file, unsupported architecture or type) or Error (cancelled, disk full). Partial files are left to the caller.
     """
 
+@typing.overload
 def inspect_packing(
     model_dir: os.PathLike | str | bytes, progress: typing.Any = None
 ) -> PackReport:
@@ -968,6 +1209,17 @@ def inspect_packing(
     What a directory's packing did, or, for a stock one, would do, with nothing written.
 
     Reads and checks all of a packed directory. Raises ModelError when it is damaged.
+    """
+
+@typing.overload
+def inspect_packing(files: ModelFiles, progress: typing.Any = None) -> PackReport:
+    """
+    The same of a directory that was opened, perhaps an encrypted one.
+    """
+
+def is_encrypted(model_dir: os.PathLike | str | bytes) -> bool:
+    """
+    Whether a directory holds an encrypted model, damaged or not.
     """
 
 def is_packed(model_dir: os.PathLike | str | bytes) -> bool:
@@ -978,6 +1230,26 @@ def is_packed(model_dir: os.PathLike | str | bytes) -> bool:
 def kernel_calls() -> list[tuple[str, int]]:
     """
     (name, calls) of each kernel in this process: which path was taken.
+    """
+
+def key_file_warning(file: os.PathLike | str | bytes) -> str:
+    """
+    Who may read a key file besides its owner; empty when nobody may.
+    """
+
+def list_directory(model_dir: os.PathLike | str | bytes, key: Key) -> EncryptedContents:
+    """
+    What there is, from the authenticated manifest alone. Raises DecryptionError.
+    """
+
+def looks_like_ir(text: FileBytes) -> bool:
+    """
+    Whether bytes are the text of an IR, as far as a look at it tells.
+    """
+
+def open_directory(model_dir: os.PathLike | str | bytes, key: Key) -> ModelFiles:
+    """
+    The files of an encrypted directory, decrypted when they are asked for. Raises DecryptionError or ModelError.
     """
 
 def openvino_built_version() -> str:
@@ -1022,6 +1294,11 @@ def pack_weights(
     codes u8 [rows, columns] below 2^bits; scales f32 [rows, groups]; zero_points u8 [rows, groups], 2^(bits-1) without them. A weight is scale * (code - zero_point). bits: 4, 5, 6 or 8. Raises ValueError for shapes, groups and codes that do not fit.
     """
 
+def protect_memory(buffer: typing_extensions.Buffer) -> None:
+    """
+    Leaves a buffer out of core dumps and locks it against swap where the limits allow it.
+    """
+
 def read_bandwidth(
     threads: typing.SupportsInt | typing.SupportsIndex = 0,
     megabytes: typing.SupportsInt | typing.SupportsIndex = 1024,
@@ -1050,6 +1327,11 @@ def read_process_memory() -> ProcessMemory:
     Memory of this process now. Raises Error when /proc/self/status lacks a field.
     """
 
+def rekey(model_dir: os.PathLike | str | bytes, old_key: Key, new_key: Key) -> None:
+    """
+    Wraps the model's data key anew; files with data stay as they are.
+    """
+
 def supported_isas() -> list[str]:
     """
     Instruction sets that kernels exist for and this machine can run: 'scalar', 'avx2', 'avx_vnni', 'avx512_vnni', 'amx'. OVFAST_FORCE_ISA names one of them.
@@ -1060,6 +1342,13 @@ def unpack_weights(
 ) -> numpy.typing.NDArray[numpy.float32]:
     """
     The matrix that packed bytes hold, f32 [rows, columns]. Raises ValueError when they are damaged or no packed weights.
+    """
+
+def verify_directory(
+    model_dir: os.PathLike | str | bytes, key: Key, progress: typing.Any = None
+) -> EncryptedContents:
+    """
+    Decrypts everything and keeps nothing. Raises DecryptionError.
     """
 
 def version() -> str:

@@ -38,6 +38,7 @@ __all__ = [
     "open_files",
     "open_model",
     "open_openssl_model",
+    "read_ir",
     "rekey",
     "verify",
 ]
@@ -102,16 +103,20 @@ def open_model(
     Raises DecryptionError, ModelError.
     """
     files = open_files(directory, key)
-    binary = str(Path(xml).with_suffix(".bin"))
     try:
-        weights, memory = _secure_tensor(files.size(binary))
-        files.read_into(binary, 0, memory)
-        text = files.read(xml)
+        return read_ir(files, xml, core)
     finally:
         files.close()
-    model = _read_ir(text, weights, core)
+
+
+def read_ir(files: _core.ModelFiles, xml: str, core: openvino.Core | None = None) -> openvino.Model:
+    """Do what `open_model` does, of a directory that is open already."""
+    binary = str(Path(xml).with_suffix(".bin"))
+    weights, memory = _secure_tensor(files.size(binary))
+    files.read_into(binary, 0, memory)
+    model = _read_ir(files.read(xml), weights, core)
     if model is None:
-        raise ModelError(f"OpenVINO cannot read the encrypted '{Path(directory) / xml}'")
+        raise ModelError(f"OpenVINO cannot read the encrypted '{files.path / xml}'")
     return model
 
 

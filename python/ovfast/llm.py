@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -245,6 +246,7 @@ class LLM:
         except ModelError as error:
             self._no_chat_template = error
         self._model.files.close()
+        self._model = dataclasses.replace(self._model, key=None)
 
     def __repr__(self) -> str:
         """Directory, device and limits."""

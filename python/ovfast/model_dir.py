@@ -13,7 +13,7 @@ from typing import Any
 
 from ovfast import _core
 from ovfast.chat_template import ChatTemplate, read_special_tokens
-from ovfast.crypto import Key, open_files
+from ovfast.crypto import Key, as_key, open_files
 from ovfast.errors import ModelError
 
 __all__ = ["PACKED_OPERATION", "PACK_MANIFEST", "ModelDir", "check_ir"]
@@ -49,6 +49,8 @@ class ModelDir:
     path: Path
     files: _core.ModelFiles
     """Its files, decrypted when they are read if the directory is encrypted."""
+    key: Key | None
+    """What opens an encrypted directory."""
     config: dict[str, Any]
     """config.json; empty when there is none."""
     generation_config: dict[str, Any]
@@ -64,18 +66,21 @@ class ModelDir:
 
     @classmethod
     def check(
-        cls, path: str | Path, key: Key | bytes | str | Path | None = None
+        cls, path: str | Path | ModelDir, key: Key | bytes | str | Path | None = None
     ) -> ModelDir:
-        """Check a directory without reading its weights.
+        """Check a directory without reading its weights; one that was checked is returned.
 
         Raises ModelError, with what to do about it, when something is missing, truncated or a
         model of another kind; DecryptionError when it is encrypted and `key` does not open it.
         """
+        if isinstance(path, ModelDir):
+            return path
         path = Path(path)
         if not path.exists():
             raise ModelError(f"'{path}' does not exist")
         if not path.is_dir():
             raise ModelError(f"'{path}' is not a directory")
+        key = None if key is None else as_key(key)
         files = open_files(path, key)
         text = _check_model(files)
         for name in _TOKENIZERS:
@@ -89,6 +94,7 @@ class ModelDir:
         return cls(
             path=path,
             files=files,
+            key=key,
             config=config,
             generation_config=generation_config,
             eos_token_ids=ids("eos_token_id"),

@@ -24,8 +24,7 @@ void check(bool holds, const char* what) {
 
 void as_header(const uint8_t* data, size_t size) {
     try {
-        const Header header =
-            Header::parse({reinterpret_cast<const char*>(data), size});
+        const Header header = Header::parse({reinterpret_cast<const char*>(data), size});
         // Every byte has a meaning, so that what was accepted is written back as it came.
         const std::vector<uint8_t> again = header.serialize();
         check(again.size() == size && std::memcmp(again.data(), data, size) == 0,

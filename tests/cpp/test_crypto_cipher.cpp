@@ -25,21 +25,19 @@ struct GcmVector {
 // AES-256 of "The Galois/Counter Mode of Operation" (McGrew, Viega), appendix B, which NIST's
 // SP 800-38D refers to: test cases 13 to 16.
 const GcmVector kGcmVectors[] = {
-    {"0000000000000000000000000000000000000000000000000000000000000000",
-     "000000000000000000000000", "", "", "", "530f8afbc74536b9a963b4f1c4cb738b"},
-    {"0000000000000000000000000000000000000000000000000000000000000000",
-     "000000000000000000000000", "00000000000000000000000000000000", "",
-     "cea7403d4d606b6e074ec5d3baf39d18", "d0d1c8a799996bf0265b98b5d48ab919"},
-    {"feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
-     "cafebabefacedbaddecaf888",
+    {"0000000000000000000000000000000000000000000000000000000000000000", "000000000000000000000000",
+     "", "", "", "530f8afbc74536b9a963b4f1c4cb738b"},
+    {"0000000000000000000000000000000000000000000000000000000000000000", "000000000000000000000000",
+     "00000000000000000000000000000000", "", "cea7403d4d606b6e074ec5d3baf39d18",
+     "d0d1c8a799996bf0265b98b5d48ab919"},
+    {"feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308", "cafebabefacedbaddecaf888",
      "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
      "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b391aafd255",
      "",
      "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
      "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662898015ad",
      "b094dac5d93471bdec1a502270e3cc6c"},
-    {"feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
-     "cafebabefacedbaddecaf888",
+    {"feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308", "cafebabefacedbaddecaf888",
      "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
      "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
      "feedfacedeadbeeffeedfacedeadbeefabaddad2",
@@ -143,12 +141,10 @@ TEST(CryptoCipher, KeysOfPartsDiffer) {
     const auto text = [](const SecureBuffer& key) {
         return std::string(key.data(), key.data() + key.size());
     };
-    const std::set<std::string> keys{text(manifest_key(data_key, one)),
-                                     text(manifest_key(data_key, two)),
-                                     text(file_key(data_key, one, "a")),
-                                     text(file_key(data_key, two, "a")),
-                                     text(file_key(data_key, one, "b")),
-                                     text(data_key)};
+    const std::set<std::string> keys{
+        text(manifest_key(data_key, one)),  text(manifest_key(data_key, two)),
+        text(file_key(data_key, one, "a")), text(file_key(data_key, two, "a")),
+        text(file_key(data_key, one, "b")), text(data_key)};
     EXPECT_EQ(keys.size(), 6U);
     EXPECT_EQ(text(file_key(data_key, one, "a")), text(file_key(data_key, one, "a")));
 }

@@ -218,7 +218,8 @@ TEST_F(ModelWriter, EveryByteIsCovered) {
     const std::string xml = bytes_of("openvino_model.xml");
     for (size_t at = 0; at < xml.size(); at += 101) {
         flip("openvino_model.xml", at);
-        EXPECT_THROW(manifest.verify_frame(*ModelFiles::folder(directory_)), ovfast::ModelError) << at;
+        EXPECT_THROW(manifest.verify_frame(*ModelFiles::folder(directory_)), ovfast::ModelError)
+            << at;
         flip("openvino_model.xml", at);
     }
     const std::string text = bytes_of(PackManifest::kName);
@@ -237,14 +238,16 @@ TEST_F(ModelWriter, OtherLengthsAreRefused) {
         for (const std::string& other :
              {whole.substr(0, whole.size() - 1), whole + " ", std::string()}) {
             std::ofstream(directory_ / name, std::ios::binary) << other;
-            EXPECT_THROW(manifest.verify_frame(*ModelFiles::folder(directory_)), ovfast::ModelError);
+            EXPECT_THROW(manifest.verify_frame(*ModelFiles::folder(directory_)),
+                         ovfast::ModelError);
         }
         std::ofstream(directory_ / name, std::ios::binary) << whole;
     }
     const std::string text = bytes_of(PackManifest::kName);
     for (size_t length = 0; length < text.size(); ++length) {
         std::ofstream(directory_ / PackManifest::kName, std::ios::binary) << text.substr(0, length);
-        EXPECT_THROW(PackManifest::read(*ModelFiles::folder(directory_)), ovfast::ModelError) << length;
+        EXPECT_THROW(PackManifest::read(*ModelFiles::folder(directory_)), ovfast::ModelError)
+            << length;
     }
 }
 

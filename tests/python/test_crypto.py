@@ -146,7 +146,9 @@ def test_chat_works_after_the_key_is_forgotten(
 
 def test_caches_in_clear_are_refused(key: crypto.Key, encrypted: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="CACHE_DIR is refused.*in clear"):
-        ovfast.LLM(encrypted, key=key, properties={"CACHE_DIR": str(tmp_path / "c")}, progress=False)
+        ovfast.LLM(
+            encrypted, key=key, properties={"CACHE_DIR": str(tmp_path / "c")}, progress=False
+        )
     assert not (tmp_path / "c").exists()
 
 
@@ -286,7 +288,10 @@ sys.stdin.readline()
 
 
 def memory_of(process: int) -> Iterator[bytes]:
-    with open(f"/proc/{process}/maps") as maps, open(f"/proc/{process}/mem", "rb", 0) as memory:
+    with (
+        Path(f"/proc/{process}/maps").open() as maps,
+        Path(f"/proc/{process}/mem").open("rb", 0) as memory,
+    ):
         for line in maps:
             fields = line.split()
             if not fields[1].startswith("r") or fields[-1] in ("[vvar]", "[vsyscall]"):
@@ -480,3 +485,33 @@ def test_inspect_and_tune_take_a_key(key: crypto.Key, encrypted: Path) -> None:
     report = _core.inspect_packing(model.files)
     assert report.packed
     assert all(layer.format for layer in report.layers if layer.operation)
+
+
+def test_eval_takes_a_key(
+    key: crypto.Key, encrypted: Path, tiny_model_dirs: dict[str, Path]
+) -> None:
+    options = {"positions": 40, "context": 32, "stride": 16, "max_new_tokens": 32, "progress": False}
+    plain = tiny_model_dirs["qwen2"]
+    ours = ovfast.evaluate(encrypted, plain, allow_degenerate=True, key=key, **options)
+    assert ours.text is not None
+    assert ours.text.top1_agreement == 1.0
+    assert ours.layers is not None
+    assert ours.layers.layers
+    assert ours.speed is not None
+    assert ours.speed.weights_bytes == (plain / "openvino_model.bin").stat().st_size
+    with pytest.raises(DecryptionError, match="is encrypted: give its key"):
+        ovfast.evaluate(encrypted, **options)
+    with pytest.raises(ValueError, match="is not encrypted, but a key was given"):
+        ovfast.evaluate(plain, key=key, **options)
+
+
+def test_a_key_goes_through_a_pipe() -> None:
+    for sent in (crypto.Key.generate(), crypto.Key.from_passphrase("open sesame")):
+        receiver, sender = os.pipe()
+        sent.send(sender)
+        os.close(sender)
+        got = crypto.Key.receive(receiver)
+        assert got.is_passphrase == sent.is_passphrase
+        with pytest.raises(ovfast.Error, match="sent no key"):
+            crypto.Key.receive(receiver)
+        os.close(receiver)

@@ -50,6 +50,11 @@ public:
     /// std::invalid_argument for a passphrase, Error when the file exists or cannot be written.
     void write(const std::filesystem::path& file) const;
 
+    /// Hands the key to another process through a pipe, which is not closed.
+    void send(int descriptor) const;
+    /// Takes what send() wrote, to the end of the pipe. Throws Error.
+    static Key receive(int descriptor);
+
     bool is_passphrase() const;
     /// Where it came from, "key file 'model.key'": never what it is.
     const std::string& origin() const;

@@ -19,8 +19,8 @@ struct OVFAST_API ModelError : Error {
     using Error::Error;
 };
 
-/// An encrypted model that cannot be opened: a wrong or missing key, damage, files of another model.
-/// Names the file, never what is in it.
+/// An encrypted model that cannot be opened: a wrong or missing key, damage, files of another
+/// model. Names the file, never what is in it.
 struct OVFAST_API DecryptionError : ModelError {
     using ModelError::ModelError;
 };

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ovfast.cli.key import KeySource, key_options
+
 if TYPE_CHECKING:
     from ovfast.evaluate.generations import Generations
     from ovfast.evaluate.result import Evaluation
@@ -77,6 +79,7 @@ Examples:
 @click.option("--html", type=click.Path(path_type=Path), help="Write a report with plots.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-progress", is_flag=True, help="Show no progress bar.")
+@key_options()
 def eval_command(
     model_dir: Path,
     against: Path | None,
@@ -86,6 +89,7 @@ def eval_command(
     max_perplexity_ratio: float | None,
     as_json: bool,
     no_progress: bool,
+    key: KeySource,
     **given: Any,
 ) -> None:
     """Measure the model directory DIR: on text, by its answers, and how fast it runs.
@@ -108,7 +112,10 @@ def eval_command(
         raise click.UsageError(_in_words_of_the_command_line(str(error), given)) from error
     if thresholds and against is None:
         raise click.UsageError("thresholds compare with the original: give it with --against")
-    result = run(model_dir, against, options, thresholds, html=html, progress=not no_progress)
+    opened = key.get()
+    result = run(
+        model_dir, against, options, thresholds, html=html, progress=not no_progress, key=opened
+    )
     if as_json:
         click.echo(json.dumps(result.as_dict(), ensure_ascii=False, allow_nan=False))
     else:

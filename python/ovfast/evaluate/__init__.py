@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ovfast.crypto import Key
     from ovfast.evaluate.options import Thresholds
     from ovfast.evaluate.result import Evaluation
 
@@ -46,6 +47,7 @@ def evaluate(
     allow_degenerate: bool = False,
     html: str | Path | None = None,
     progress: bool = True,
+    key: Key | bytes | str | Path | None = None,
 ) -> Evaluation:
     """Measure a model on text, by its answers, layer by layer, and how fast it runs.
 
@@ -76,6 +78,7 @@ def evaluate(
         allow_degenerate: Answers in loops and predictions no better than guessing are no failure.
         html: A file for the report, one page with plots (extra "evaluate").
         progress: Show a progress bar on stderr.
+        key: Opens what is encrypted of the two directories.
 
     Returns:
         An Evaluation; `passed` and `failures` tell how it ended.
@@ -86,6 +89,7 @@ def evaluate(
         ModelError: A directory holds no usable model.
         Error: An extra is missing, or the report cannot be written.
     """
+    from ovfast.crypto import as_key
     from ovfast.evaluate.options import Options, Thresholds
     from ovfast.evaluate.run import run
 
@@ -106,7 +110,8 @@ def evaluate(
         allow_degenerate=allow_degenerate,
     )
     thresholds = Thresholds(max_kl, min_agreement, max_perplexity_ratio)
-    return run(model_dir, against, options, thresholds, html=html, progress=progress)
+    opened = None if key is None else as_key(key)
+    return run(model_dir, against, options, thresholds, html=html, progress=progress, key=opened)
 
 
 def prove(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ovfast.model_dir import ModelDir
 
 __all__ = ["run_harness"]
 
 
 def run_harness(
-    model_dir: Path,
+    model_dir: Path | ModelDir,
     tasks: Sequence[str],
     *,
     include_path: str | Path | None = None,

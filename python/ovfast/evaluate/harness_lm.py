@@ -34,12 +34,12 @@ class OvfastLM(TemplateLM):  # type: ignore[misc]
     `ovfast.LLM`; each is loaded when a task first asks for it. Leaving a `with` block closes them.
     """
 
-    def __init__(self, model_dir: Path, *, progress: bool = True) -> None:
+    def __init__(self, model_dir: Path | ModelDir, *, progress: bool = True) -> None:
         """Load the tokenizer; `progress` shows bars."""
         super().__init__()
         self._model_dir = ModelDir.check(model_dir)
         self._progress = progress
-        self._tokenizer = _core.Tokenizer(self._model_dir.path, tokenizers_extension())
+        self._tokenizer = _core.Tokenizer(self._model_dir.files, tokenizers_extension())
         self._logits: PositionLogits | None = None
         self._llm: LLM | None = None
         self.max_length = self._model_dir.context_length or _CONTEXT
@@ -96,7 +96,7 @@ class OvfastLM(TemplateLM):  # type: ignore[misc]
         **_: Any,
     ) -> list[tuple[float, bool]]:
         if self._logits is None:
-            self._logits = PositionLogits(self._model_dir.path)
+            self._logits = PositionLogits(self._model_dir)
         results = []
         for texts, context, continuation in tqdm(
             requests, desc="log-likelihoods", disable=disable_tqdm or not self._progress

@@ -51,7 +51,9 @@ class LayerReport:
     """Why there are none."""
 
 
-def rank_layers(model_dir: Path, reference_dir: Path, ids: Sequence[int]) -> LayerReport:
+def rank_layers(
+    model_dir: Path | ModelDir, reference_dir: Path | ModelDir, ids: Sequence[int]
+) -> LayerReport:
     """Run the original on `ids` and give every layer of the model the inputs that its layer had.
 
     All in f32, so that the weights alone make the difference. Layers are matched by name, kind and
@@ -100,22 +102,27 @@ def rank_layers(model_dir: Path, reference_dir: Path, ids: Sequence[int]) -> Lay
     return LayerReport(len(ids), errors, not_finite, unmatched, None)
 
 
-def _read_alike(core: Any, model_dir: Path, reference_dir: Path) -> tuple[Any, Any] | None:
+def _read_alike(
+    core: Any, model_dir: Path | ModelDir, reference_dir: Path | ModelDir
+) -> tuple[Any, Any] | None:
     """Both graphs in one form: stock if both are, else packed; None if one cannot be."""
     directories = [ModelDir.check(path) for path in (model_dir, reference_dir)]
     packed = any(one.packed for one in directories)
     graphs = []
     for one in directories:
-        xml = one.model_xml
+        files = one.files
         if packed and not one.packed:
+            if files.encrypted:  # what is packed of it is written nowhere
+                return None
             folder = _core.inspect_packing(one.path).directory
             if folder == Path():
                 load_once(one.path)
                 folder = _core.inspect_packing(one.path).directory
             if folder == Path():
                 return None
-            xml = folder / xml.name
-        graphs.append(read_graph(xml, core, packed=packed, exact=True))
+            files = _core.ModelFiles.folder(folder)
+        name = one.model_xml.name
+        graphs.append(read_graph(files, name, core, packed=packed, exact=True))
     return graphs[0], graphs[1]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ovfast._core import ModelFiles
+from ovfast.crypto import read_ir
 from ovfast.errors import ModelError
 from ovfast.model_dir import ModelDir
 
@@ -69,23 +71,26 @@ def keep_all_positions(model: Any) -> int:
     return len(cuts)
 
 
-def read_all_positions(model_dir: str | Path, core: Any, *, exact: bool = False) -> Any:
+def read_all_positions(model_dir: str | Path | ModelDir, core: Any, *, exact: bool = False) -> Any:
     """Read a directory's graph with every position kept, for `core`, an `openvino.Core`.
 
     Packed directories run on ovfast's operations, which `exact` lets keep activations in f32.
     """
     directory = ModelDir.check(model_dir)
-    return read_graph(directory.model_xml, core, packed=directory.packed, exact=exact)
+    return read_graph(
+        directory.files, directory.model_xml.name, core, packed=directory.packed, exact=exact
+    )
 
 
-def read_graph(xml: Path, core: Any, *, packed: bool, exact: bool) -> Any:
+def read_graph(files: ModelFiles, name: str, core: Any, *, packed: bool, exact: bool) -> Any:
     """Read one IR as `read_all_positions` does; `packed`: it holds ovfast's operations."""
+    xml = files.path / name
     if packed:
         from ovfast.ops import register
 
         register(core, gpu=False)
     try:
-        model = core.read_model(xml)
+        model = read_ir(files, name, core) if files.encrypted else core.read_model(xml)
     except RuntimeError as error:
         raise ModelError(f"'{xml}' cannot be read: {error}") from error
     if exact and packed:
@@ -115,7 +120,7 @@ class PositionLogits:
 
     def __init__(
         self,
-        model: str | Path | Any,
+        model: str | Path | ModelDir | Any,
         *,
         exact: bool = False,
         properties: Mapping[str, Any] | None = None,
@@ -136,8 +141,8 @@ class PositionLogits:
         import openvino as ov
 
         core = ov.Core()
-        if isinstance(model, (str, Path)):
-            name = f"'{model}'"
+        if isinstance(model, (str, Path, ModelDir)):
+            name = f"'{model.path if isinstance(model, ModelDir) else model}'"
             graph = read_all_positions(model, core, exact=exact)
         else:
             name = model.get_friendly_name()

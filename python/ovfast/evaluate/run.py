@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ovfast import _core
+from ovfast.crypto import Key, is_encrypted
 from ovfast._openvino import tokenizers_extension
 from ovfast.chat_template import ChatTemplate
 from ovfast.errors import ModelError
@@ -40,11 +41,12 @@ Show = Callable[[float, str], None]
 class _Model:
     """A directory, its tokenizer and its chat template."""
 
-    def __init__(self, source: str | Path, progress: bool) -> None:
-        self.dir = ModelDir.check(resolve(source, progress, "auto"))
+    def __init__(self, source: str | Path, key: Key | None, progress: bool) -> None:
+        path = resolve(source, progress, "auto")
+        self.dir = ModelDir.check(path, key if is_encrypted(path) else None)
         self.path = self.dir.path
         self.name = Path(source).resolve().name
-        self.tokenizer = _core.Tokenizer(self.path, tokenizers_extension())
+        self.tokenizer = _core.Tokenizer(self.dir.files, tokenizers_extension())
 
     def prompt_ids(self, prompt: Prompt, raw: bool) -> list[int]:
         """Token ids of a prompt; text becomes a user's message unless `raw` or no template."""
@@ -74,9 +76,12 @@ def run(
     *,
     html: str | Path | None,
     progress: bool,
+    key: Key | None = None,
 ) -> Evaluation:
     """Do what `ovfast.evaluate` describes."""
     start = time.perf_counter()
+    if key is not None and not any(is_encrypted(one) for one in (model_dir, against) if one):
+        raise ValueError(f"'{model_dir}' is not encrypted, but a key was given")
     if thresholds and against is None:
         raise ValueError("thresholds compare with the original: give it with against")
     if html is not None:
@@ -85,9 +90,9 @@ def run(
             raise ValueError(f"html: the folder of '{html}' does not exist")
     questions = [] if options.answers is None else read_questions(options.answers)
     prompts = [] if "generations" in options.without else read_prompts(options.prompts)
-    model = _Model(model_dir, progress)
+    model = _Model(model_dir, key, progress)
     texts = read_texts(options.text, chat_template=model.template)
-    reference = None if against is None else _Model(against, progress)
+    reference = None if against is None else _Model(against, key, progress)
     if reference is not None:
         _check_same_tokenizer(model, reference, [*PROMPTS, texts[0][:2000]])
     longest = model.dir.context_length
@@ -179,7 +184,7 @@ def _answers(
     for one in filter(None, (model, reference)):
         show(_BEGINS["text"] * len(runs) / 2, f"answers of {one.name}")
         runs.append(
-            run_model(one.path, ids, asked, max_new_tokens=options.max_new_tokens, speed=speed)
+            run_model(one.dir, ids, asked, max_new_tokens=options.max_new_tokens, speed=speed)
         )
     return runs[0], runs[1] if reference is not None else None
 
@@ -205,8 +210,8 @@ def _measure(
         stride=options.stride,
     )
     show(_BEGINS["text"], "loading")
-    logits = PositionLogits(model.path, exact=options.exact)
-    expected = None if reference is None else PositionLogits(reference.path, exact=True)
+    logits = PositionLogits(model.dir, exact=options.exact)
+    expected = None if reference is None else PositionLogits(reference.dir, exact=True)
     if expected is not None and expected.vocab_size != logits.vocab_size:
         raise ValueError(
             f"'{model.path}' gives {logits.vocab_size} logits and the original "
@@ -255,7 +260,7 @@ def _between(begin: str, end: str, part: float) -> float:
 
 def _rank(model: _Model, reference: _Model, texts: Sequence[str], notes: list[str]) -> LayerReport:
     ids = model.tokenizer.encode(texts[0])[:_LAYER_POSITIONS]
-    report = rank_layers(model.path, reference.path, ids)
+    report = rank_layers(model.dir, reference.dir, ids)
     if report.reason is not None:
         notes.append(f"layers could not be compared: {report.reason}")
     elif report.unmatched:
@@ -270,7 +275,7 @@ def _harness(model: _Model, options: Options, progress: bool) -> dict[str, dict[
     from ovfast.evaluate.harness import run_harness
 
     return run_harness(
-        model.path,
+        model.dir,
         options.harness,
         include_path=options.harness_path,
         limit=options.harness_limit,

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovfast.errors import CapacityError, Error, ModelError
+from ovfast.crypto import Key
+from ovfast.errors import CapacityError, DecryptionError, Error, ModelError
 from ovfast.model_dir import ModelDir
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RawAnswer", "Run", "Speed", "load_once", "run_model"]
 
-_ERRORS = {"ModelError": ModelError, "CapacityError": CapacityError, "ValueError": ValueError}
+_ERRORS = {
+    "ModelError": ModelError,
+    "DecryptionError": DecryptionError,
+    "CapacityError": CapacityError,
+    "ValueError": ValueError,
+}
 _SPEED_PROMPT, _SPEED_TOKENS, _SPEED_RUNS = 128, 32, 3
 _NEUTRAL = {
     "temperature": 0.0,
@@ -83,7 +89,7 @@ class Run:
 
 
 def run_model(
-    model_dir: Path,
+    model_dir: Path | ModelDir,
     prompts: Sequence[Sequence[int]],
     batch: Sequence[Sequence[int]] = (),
     *,
@@ -93,7 +99,8 @@ def run_model(
     """Load a model in a fresh process, let it answer prompts, and measure it.
 
     Args:
-        model_dir: A model directory. A stock one is packed first where it was not.
+        model_dir: A model directory. A stock one is packed first where it was not, unless it is
+            encrypted.
         prompts: Token ids, to be answered one after the other.
         batch: Token ids, to be answered together. That is faster, but which of them share a step is
             chance, and so is how the logits of tokens that are equally good are rounded.
@@ -103,17 +110,19 @@ def run_model(
     Raises:
         ModelError, CapacityError, Error: The model cannot be loaded or does not run.
     """
-    if speed and not ModelDir.check(model_dir).packed:
-        load_once(model_dir)  # so that the figures are those of every later load
+    model = ModelDir.check(model_dir)
+    if speed and not model.packed and not model.files.encrypted:
+        load_once(model.path)  # so that the figures are those of every later load
     result = _call(
         {
-            "model_dir": str(model_dir.resolve()),
+            "model_dir": str(model.path.resolve()),
             "load_only": False,
             "prompts": [list(ids) for ids in prompts],
             "batch": [list(ids) for ids in batch],
             "max_new_tokens": max_new_tokens,
             "speed": speed,
-        }
+        },
+        model.key,
     )
     return Run(
         answers=[RawAnswer(**answer) for answer in result["answers"]],
@@ -127,14 +136,27 @@ def load_once(model_dir: Path) -> None:
     _call({"model_dir": str(model_dir.resolve()), "load_only": True})
 
 
-def _call(task: dict[str, Any]) -> dict[str, Any]:
-    child = subprocess.run(
-        [sys.executable, "-m", "ovfast.evaluate.worker"],
-        input=json.dumps(task),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _call(task: dict[str, Any], key: Key | None = None) -> dict[str, Any]:
+    with contextlib.ExitStack() as stack:
+        descriptors: tuple[int, ...] = ()
+        if key is not None:
+            # Through a pipe: neither arguments nor the environment are secret.
+            receiver, sender = os.pipe()
+            stack.callback(os.close, receiver)
+            try:
+                key.send(sender)
+            finally:
+                os.close(sender)
+            descriptors = (receiver,)
+            task = {**task, "key": receiver}
+        child = subprocess.run(
+            [sys.executable, "-m", "ovfast.evaluate.worker"],
+            input=json.dumps(task),
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=descriptors,
+        )
     try:
         result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -154,7 +176,8 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
     from ovfast.llm import LLM
 
     model_dir = Path(task["model_dir"])
-    with LLM(model_dir, prefix_caching=False, progress=False) as llm:
+    key = Key.receive(task["key"]) if "key" in task else None
+    with LLM(model_dir, prefix_caching=False, progress=False, key=key) as llm:
         if task["load_only"]:
             return {}
         speed = None
@@ -162,7 +185,7 @@ def _work(task: dict[str, Any]) -> dict[str, Any]:
             speed = _measure(llm)
             # Before the answers, which are computed together and take more.
             speed["peak_rss_bytes"] = int(_core.read_process_memory().peak_rss)
-            speed["weights_bytes"] = ModelDir.check(model_dir).weights_bytes
+            speed["weights_bytes"] = ModelDir.check(model_dir, key).weights_bytes
             files = (file for file in model_dir.iterdir() if file.is_file())
             speed["disk_bytes"] = sum(file.stat().st_size for file in files)
         options = {**_NEUTRAL, "max_new_tokens": task["max_new_tokens"]}
