@@ -57,7 +57,7 @@ def ocr_detector() -> Case:
 
 def voice_activity() -> Case:
     """A recurrent ONNX file of very short inferences, with scalars among its inputs."""
-    model = package("silero-vad") / "silero_vad_16k_op15.onnx"
+    model = package("silero-vad") / "silero_vad_op18_ifless.onnx"
     return Case(model, ("-data_shape", "input[1,512],state[2,1,128]"))
 
 
@@ -98,12 +98,11 @@ def language_model() -> Case:
         ov.save_model(model, made, compress_to_fp16=False)
     shapes = []
     for port in ov.Core().read_model(made).inputs:
-        known = {"attention_mask": "1,65", "beam_idx": "1"}.get(port.any_name)
-        rank = port.partial_shape.rank.get_length()
-        if known is None and rank == 4:
-            heads, size = (port.partial_shape[axis].get_length() for axis in (1, 3))
-            known = f"1,{heads},64,{size}"
-        shapes.append(f"{port.any_name}[{known or '1,1'}]")
+        shape = {"attention_mask": "1,65"}.get(port.any_name, "1,1")
+        if port.partial_shape.rank.get_length() == 4:  # keys or values: batch, tokens, heads, size
+            heads, size = (port.partial_shape[axis].get_length() for axis in (2, 3))
+            shape = f"1,64,{heads},{size}"
+        shapes.append(f"{port.any_name}[{shape}]")
     return Case(made, ("-data_shape", ",".join(shapes)))
 
 

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import openvino as ov
@@ -404,7 +404,7 @@ def test_dumped_and_loaded_configuration(models: Path, tmp_path: Path) -> None:
 def test_the_executed_graph_is_written(models: Path, tmp_path: Path) -> None:
     run = ours("-m", models / "image.xml", "-niter", "2", "-exec_graph_path", "g.xml", cwd=tmp_path)
     assert run.code == 0
-    layers = ElementTree.parse(tmp_path / "g.xml").getroot().iter("layer")
+    layers = ET.parse(tmp_path / "g.xml").getroot().iter("layer")
     assert "Convolution" in {layer.attrib["type"] for layer in layers}
 
 
