@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import openvino as ov
@@ -135,7 +136,6 @@ WRONG = [
     "-m image.xml -iop data:f12",
     "-m image.xml -lfile --mean_values [1,2,3]",
     "-m image.blob -ip f32",
-    "-m image.blob --scale_values [1,2,3]",
     "-m image.xml -shape data",
     "-m free.xml",
     "-m free.xml -data_shape [1,3,?,8]",
@@ -152,6 +152,7 @@ WRONG = [
 
 def normal(message: str, folder: Path) -> str:
     message = re.sub(r"invalid \w+ value: '", "invalid NUMBER value: '", message)
+    message = re.sub(r"cpp:\d+", "cpp:LINE", message)  # of OpenVINO's source
     message = message.replace(str(folder) + "/", "")
     return " ".join(message.split())
 
@@ -160,12 +161,16 @@ def test_the_same_error_for_the_same_wrong_option(models: Path, tmp_path: Path) 
     def both(line: str) -> tuple[str, Run, Run]:
         return line, ours(*line.split(), cwd=models), theirs(*line.split(), cwd=models)
 
+    different = {}
     with ThreadPoolExecutor(2) as pool:
         for line, our, their in pool.map(both, WRONG):
             assert their.code in (1, 2), line
-            assert our.code == (USAGE if their.code == 2 else FAILURE), (line, our.out)
-            assert our.error, line
-            assert normal(our.error, models) == normal(their.error, models), line
+            wanted = (USAGE if their.code == 2 else FAILURE, normal(their.error, models))
+            got = (our.code, normal(our.error, models))
+            assert our.error, (line, our.out)
+            if got != wanted:
+                different[line] = (got, wanted)
+    assert not different, "\n".join(f"{line}\n  {a}\n  {b}" for line, (a, b) in different.items())
 
 
 OWN_ERRORS = {
@@ -178,6 +183,7 @@ OWN_ERRORS = {
     "-m text.xml -data_shape ids[1,8][1,9],mask[1,8][1,9][1,7]": "should be either 1 or",
     "-m flat.xml --mean_values [1,2,3]": "needs an input that is an image",
     "-m image.xml -lfile -shape [1,3,8,8]": "aren't supported with --load_from_file",
+    "-m image.blob --scale_values [1,2,3]": "aren't supported for compiled model",
     "-m image.blob -b 2": "aren't supported for compiled model",
     "-m image.xml -use_device_mem": "doesn't support `use_device_mem`",
     "-m image.xml -c kernels.xml": "for kernels of the GPU",
@@ -395,13 +401,11 @@ def test_dumped_and_loaded_configuration(models: Path, tmp_path: Path) -> None:
     assert "NUM_STREAMS: 1\n" in won.out
 
 
-def test_the_executed_graph_is_a_model(models: Path, tmp_path: Path) -> None:
+def test_the_executed_graph_is_written(models: Path, tmp_path: Path) -> None:
     run = ours("-m", models / "image.xml", "-niter", "2", "-exec_graph_path", "g.xml", cwd=tmp_path)
     assert run.code == 0
-    graph = ov.Core().read_model(tmp_path / "g.xml")
-    assert any(
-        node.get_rt_info()["layerType"].astype(str) == "Convolution" for node in graph.get_ops()
-    )
+    layers = ET.parse(tmp_path / "g.xml").getroot().iter("layer")
+    assert "Convolution" in {layer.attrib["type"] for layer in layers}
 
 
 def test_compiled_models_and_the_cache(models: Path, tmp_path: Path) -> None:
@@ -422,9 +426,12 @@ def test_a_packed_directory_runs(tiny_model_dirs: dict[str, Path], tmp_path: Pat
     folder = tiny_model_dirs["qwen2"]
     assert "ovfast" in (folder / "openvino_model.xml").read_text()
     shapes = "input_ids[1,4],attention_mask[1,4],position_ids[1,4],beam_idx[1]"
-    run = ours("-m", folder, "-niter", "4", "-data_shape", shapes, cwd=tmp_path)
+    # Its state grows with each inference, the mask does not: once for each request.
+    once = ("-nireq", "2", "-niter", "2", "-no_warmup", "-exec_graph_path", "g.xml")
+    run = ours("-m", folder, "-data_shape", shapes, *once, cwd=tmp_path)
     assert run.code == 0, run.out
-    assert "Count:            4 iterations" in run.out
+    assert "Count:            2 iterations" in run.out
+    assert "ovfast-bench llm" in run.out
 
 
 def test_help_names_options_and_devices(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_contents(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = ["__init__.py", "_build.py", "_core.pyi", "py.typed", "lib/libovfast.so"]
     expected += ["lib/cmake/ovfast/ovfastConfig.cmake", "include/ovfast/engine.hpp"]
+    expected += ["bin/ovfast-bench"]
     assert {f"ovfast/{name}" for name in expected} <= names
     modules = {
         f"ovfast/{path.relative_to(ROOT / 'python' / 'ovfast')}"
@@ -143,6 +144,8 @@ def test_python(kind: str, request: pytest.FixtureRequest) -> None:
     assert lines[3] == "1"
     script = environment.python.parent / "ovfast"
     assert run(script, "--version", cwd=environment.folder).startswith("ovfast ")
+    # The binary finds its libraries and OpenVINO's where the wheel put them.
+    assert "CPU" in run(script.with_name("ovfast-bench"), "-h", cwd=environment.folder)
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs CMake")

@@ -7,8 +7,6 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <numeric>
-#include <optional>
 #include <stdexcept>
 
 #include "apps/bench/console.hpp"
@@ -22,7 +20,7 @@
 #include "apps/bench/options.hpp"
 #include "apps/bench/output_file.hpp"
 #include "apps/bench/report.hpp"
-#include "apps/bench/statistics.hpp"
+#include "apps/bench/results.hpp"
 #include "apps/bench/text.hpp"
 #include "ovfast/ops.hpp"
 
@@ -34,18 +32,6 @@ using Clock = std::chrono::steady_clock;
 
 double milliseconds_since(Clock::time_point begin) {
     return std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
-}
-
-/// Microseconds where milliseconds would show too few digits.
-std::string latency_text(double milliseconds, double average) {
-    return average < 1 ? fixed(1000 * milliseconds) + " us" : fixed(milliseconds) + " ms";
-}
-
-LatencySummary summary_of(std::vector<double> latencies, int boundary, std::string shape) {
-    std::sort(latencies.begin(), latencies.end());
-    const double sum = std::accumulate(latencies.begin(), latencies.end(), 0.0);
-    return {std::move(shape), percentile(latencies, boundary),
-            sum / static_cast<double>(latencies.size()), latencies.front(), latencies.back()};
 }
 
 std::string bool_text(bool value) {
@@ -65,7 +51,6 @@ private:
     bool compile_only() const { return options_.iterations == uint64_t{0}; }
     bool is_async() const { return options_.api == "async"; }
     bool is_compiled() const { return lower_extension(options_.model) == ".blob"; }
-    bool on_multi() const { return contains(options_.device, "MULTI"); }
 
     void load_runtime();
     void configure();
@@ -83,11 +68,8 @@ private:
     void report_configuration();
     std::string start_text() const;
     void measure();
-    void summarize();
     void dump();
     void dump_counters();
-    void report_results();
-    void print_results() const;
 
     void add(Section section, const std::string& csv, const std::string& json,
              const nlohmann::json& value, const std::string& python = "") {
@@ -106,9 +88,7 @@ private:
     std::unique_ptr<InferRequests> requests_;
     LoopPlan plan_;
     bool inference_only_ = true;
-    Measured measured_;
-    std::optional<LatencySummary> latency_;  // none without a finished inference
-    std::vector<LatencySummary> groups_;
+    Results results_;
 };
 
 void App::load_runtime() {
@@ -170,6 +150,11 @@ void App::read_model() {
     log_info("Original model I/O parameters:");
     log_inputs_and_outputs(*model_);
     add(Section::results, "read model time (ms)", "read_model_time", read);
+    if (!model_->get_variables().empty()) {
+        log_warning(
+            "The model is stateful: what an inference adds to its state stays for the next one. "
+            "Language models are measured with `ovfast-bench llm -m DIR`.");
+    }
 
     steps_.next();
     name_inputs(*model_);
@@ -413,23 +398,11 @@ void App::measure() {
         add(Section::results, "first inference time (ms)", "first_inference_time", took);
     }
     const InterruptGuard guard;
-    measured_ = run_loop(*requests_, plan_, interrupted);
-    if (measured_.interrupted) log_warning("Interrupted: the figures are of what was done so far");
-}
-
-void App::summarize() {
-    if (measured_.latencies_ms.empty()) return;
-    latency_ = summary_of(measured_.latencies_ms, options_.latency_percentile, "");
-    if (!plan_.keep_groups) return;
-    for (size_t group = 0; group < info_.groups(); ++group) {
-        std::vector<double> latencies;
-        for (size_t i = 0; i < measured_.groups.size(); ++i) {
-            if (measured_.groups[i] == group) latencies.push_back(measured_.latencies_ms[i]);
-        }
-        if (latencies.empty()) continue;
-        groups_.push_back(
-            summary_of(latencies, options_.latency_percentile, strip(info_.group_text(group))));
-    }
+    const Measured measured = run_loop(*requests_, plan_, interrupted);
+    if (measured.interrupted) log_warning("Interrupted: the figures are of what was done so far");
+    results_ = summarize(measured, info_, options_.latency_percentile);
+    // Of several devices at once no latency is shown.
+    if (contains(options_.device, "MULTI")) results_.latency.reset();
 }
 
 void App::dump_counters() {
@@ -460,65 +433,10 @@ void App::dump() {
         log_info("Executable graph is stored to " + options_.exec_graph_path);
     }
     if (devices_.counters) dump_counters();
-    report_results();
-    if (report_) report_->write();
-}
-
-void App::report_results() {
-    const auto result = [this](const std::string& csv, const std::string& json,
-                               const nlohmann::json& value, const std::string& python = "") {
-        add(Section::results, csv, json, value, python);
-    };
-    result("total execution time (ms)", "execution_time", measured_.duration_ms);
-    result("total number of iterations", "iterations_num", measured_.iterations);
-    if (measured_.interrupted) result("interrupted", "interrupted", "True");
-    if (latency_ && !on_multi()) {
-        const int boundary = options_.latency_percentile;
-        const std::string other = "latency (" + std::to_string(boundary) + " percentile) (ms)";
-        result(boundary == 50 ? "Median latency (ms)" : other, "latency_median",
-               latency_->percentile, boundary == 50 ? "latency (ms)" : other);
-        result("Percentile boundary", "percentile_boundary", boundary);
-        result("Average latency (ms)", "latency_avg", latency_->average, "avg latency");
-        result("Min latency (ms)", "latency_min", latency_->least, "min latency");
-        result("Max latency (ms)", "latency_max", latency_->most, "max latency");
-        if (report_) report_->add_groups(groups_);
+    if (report_) {
+        report_results(*report_, results_);
+        report_->write();
     }
-    result("throughput", "throughput", measured_.frames_per_second());
-}
-
-void print_latency(const LatencySummary& latency, int boundary, const std::string& pad) {
-    const auto line = [&](const std::string& name, const std::string& space, double value) {
-        log_info("   " + name + space + pad + latency_text(value, latency.average));
-    };
-    if (boundary == 50) {
-        line("Median:", "     ", latency.percentile);
-    } else {
-        line(std::to_string(boundary) + " percentile:", "  ", latency.percentile);
-    }
-    line("Average:", "    ", latency.average);
-    line("Min:", "        ", latency.least);
-    line("Max:", "        ", latency.most);
-}
-
-void App::print_results() const {
-    try {
-        const auto devices = compiled_.get_property(ov::execution_devices);
-        log_info("Execution Devices:['" + join(devices, "', '") + "']");
-    } catch (const ov::Exception&) {
-        // A device need not know.
-    }
-    log_info("Count:            " + std::to_string(measured_.iterations) + " iterations");
-    log_info("Duration:         " + fixed(measured_.duration_ms) + " ms");
-    if (latency_ && !on_multi()) {
-        log_info("Latency:");
-        print_latency(*latency_, options_.latency_percentile, "   ");
-        if (!groups_.empty()) log_info("Latency for each data shape group:");
-        for (size_t i = 0; i < groups_.size(); ++i) {
-            log_info(std::to_string(i + 1) + ". " + groups_[i].data_shape);
-            print_latency(groups_[i], options_.latency_percentile, "");
-        }
-    }
-    log_info("Throughput:   " + fixed(measured_.frames_per_second()) + " FPS");
 }
 
 ExitCode App::run() {
@@ -534,10 +452,9 @@ ExitCode App::run() {
     set_limits();
     report_configuration();
     measure();
-    summarize();
     dump();
-    print_results();
-    return measured_.interrupted ? exit_interrupted : exit_success;
+    print_results(results_, compiled_);
+    return results_.interrupted ? exit_interrupted : exit_success;
 }
 
 /// Finds out now, not after the measuring, that a file cannot be written.
