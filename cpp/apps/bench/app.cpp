@@ -170,6 +170,11 @@ void App::read_model() {
     log_info("Original model I/O parameters:");
     log_inputs_and_outputs(*model_);
     add(Section::results, "read model time (ms)", "read_model_time", read);
+    if (!model_->get_variables().empty()) {
+        log_warning(
+            "The model is stateful: what an inference adds to its state stays for the next one. "
+            "Language models are measured with `ovfast-bench llm -m DIR`.");
+    }
 
     steps_.next();
     name_inputs(*model_);

@@ -67,6 +67,7 @@ void map_argument(const std::string& argument, const InputsInfo& info, Mapping& 
     for (const InputInfo& input : info.inputs) {
         if (!input.is_image_info()) to_fill.push_back(input.name);
     }
+    if (to_fill.empty()) to_fill = names;
     if (names.size() > 1) {
         log_warning("Model has " + std::to_string(names.size()) +
                     " inputs. It's recommended to use name mapping to specify parameters for each "
@@ -79,7 +80,7 @@ void map_argument(const std::string& argument, const InputsInfo& info, Mapping& 
                     "' is not a multiple of the number of model inputs. Only " +
                     std::to_string(unnamed.size()) + " files fill be used.");
     }
-    for (size_t i = 0; i < unnamed.size() && !to_fill.empty(); ++i) {
+    for (size_t i = 0; i < unnamed.size(); ++i) {
         mapping[to_fill[i % to_fill.size()]].push_back(unnamed[i]);
     }
 }
