@@ -129,8 +129,8 @@ private:
         if (workload.rate > 0.0) {
             arrivals = poisson_arrivals(prompts.size(), workload.rate, options_.seed + arrived_);
         }
-        return run_workload(*engines_[s].engine, workload, std::move(prompts), arrivals, interrupted,
-                            shown);
+        return run_workload(*engines_[s].engine, workload, std::move(prompts), arrivals,
+                            interrupted, shown);
     }
 
     void measure() {

@@ -50,7 +50,9 @@ std::string workload_text(const LlmReport& report, const Side& side, size_t inde
         if (all.count == 0) continue;
         const Summary over = summarize(run_medians(runs, latency));
         rows.push_back({std::string(latency.title) + " ms", ms(all.mean), ms(all.p50), ms(all.p90),
-                        ms(all.p99), ms(over.median), percent(over.spread())});
+                        ms(all.p99), ms(over.median),
+                        // Of waiting that hardly takes any time, it would say nothing.
+                        latency.values == &RunFigures::queue ? "" : percent(over.spread())});
     }
     const auto add = [&](const std::string& title, const std::vector<double>& values) {
         if (values.empty()) return;
