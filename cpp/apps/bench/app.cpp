@@ -11,6 +11,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "apps/bench/app_roofline.hpp"
 #include "apps/bench/console.hpp"
 #include "apps/bench/counters.hpp"
 #include "apps/bench/device_config.hpp"
@@ -88,6 +89,7 @@ private:
     void dump_counters();
     void report_results();
     void print_results() const;
+    void print_roofline();
 
     void add(Section section, const std::string& csv, const std::string& json,
              const nlohmann::json& value, const std::string& python = "") {
@@ -109,6 +111,7 @@ private:
     Measured measured_;
     std::optional<LatencySummary> latency_;  // none without a finished inference
     std::vector<LatencySummary> groups_;
+    std::optional<AppRoofline> roofline_;
 };
 
 void App::load_runtime() {
@@ -417,6 +420,7 @@ void App::measure() {
         log_info("First inference took " + fixed(took) + " ms");
         add(Section::results, "first inference time (ms)", "first_inference_time", took);
     }
+    if (options_.roofline) roofline_.emplace(model_);
     const InterruptGuard guard;
     measured_ = run_loop(*requests_, plan_, interrupted);
     if (measured_.interrupted) log_warning("Interrupted: the figures are of what was done so far");
@@ -526,6 +530,19 @@ void App::print_results() const {
     log_info("Throughput:   " + fixed(measured_.frames_per_second()) + " FPS");
 }
 
+void App::print_roofline() {
+    if (!roofline_) return;
+    const bool counted = options_.counters.value_or(false) || !options_.sort_counters.empty();
+    int streams = 1;
+    try {
+        streams = compiled_.get_property(ov::num_streams).num;
+    } catch (const ov::Exception&) {
+        // A device need not have any.
+    }
+    roofline_->print(info_, measured_, counted ? averaged(requests_->counters()) : Counters{},
+                     streams);
+}
+
 ExitCode App::run() {
     load_runtime();
     configure();
@@ -542,12 +559,18 @@ ExitCode App::run() {
     summarize();
     dump();
     print_results();
+    print_roofline();
     return measured_.interrupted ? exit_interrupted : exit_success;
 }
 
 /// Finds out now, not after the measuring, that a file cannot be written.
 void check_outputs(const Options& options) {
     namespace fs = std::filesystem;
+    if (options.roofline && (options.load_from_file || lower_extension(options.model) == ".blob")) {
+        throw std::runtime_error(
+            "-roofline counts the operations of a model, but -load_from_file and compiled models "
+            "have no graph");
+    }
     if (!options.report_type.empty()) {
         OutputFile(fs::path(options.report_folder) / "benchmark_report.csv");
     }

@@ -87,7 +87,9 @@ private:
         side.results.resize(report_.workloads.size());
         line_.show("First inference");
         const RunResult first = once(s, {kFirstPrompt, 1, 1, 0.0, 1});
-        side.first_inference_seconds = first.requests.front().metrics.ttft_seconds;
+        if (!first.requests.empty()) {
+            side.first_inference_seconds = first.requests.front().metrics.ttft_seconds;
+        }
     }
 
     // Prompts of a file may be of any length; a context that is too short is found out before
@@ -275,6 +277,8 @@ private:
         config.options.prefix_caching = false;
         engines_.push_back(load_engine(config, [](double, const std::string&) { return true; }));
         line_.show("Layers");
+        MachineProbe probe(report_.sides.front().info.threads);
+        probe.measure();
         times_of(kLayerContext, 4, 1);
         const Times prompt = times_of(kLayerContext, 1, 3);
         Times decode = times_of(kLayerContext, kLayerSteps + 1, 1);
@@ -285,12 +289,15 @@ private:
         }
         const auto context = static_cast<double>(kLayerContext) + kLayerSteps / 2.0;
         report_.decode_layers = join(costs, decode, {1.0, 1.0, context}, context);
+        probe.measure();
         times_of(kLayerPrompt, 1, 1);
         Times prefill = times_of(kLayerPrompt, 1, 3);
         for (auto& [name, seconds] : prefill) seconds /= 3.0;
         const auto tokens = static_cast<double>(kLayerPrompt);
         report_.prefill_layers =
             join(costs, prefill, {tokens, 1.0, tokens * (tokens + 1.0) / 2.0}, 0.0);
+        probe.measure();
+        report_.layer_machine = probe.limits();
     }
 
     using Times = std::map<std::string, double>;
@@ -368,10 +375,10 @@ private:
 };
 
 int measure(LlmReport& report) {
+    const InterruptGuard guard;
     ReportFiles files(report.options);
     int code = 0;
     {
-        const InterruptGuard guard;
         ProgressLine line(report.options.quiet);
         try {
             Benchmark(report, line).run();

@@ -176,10 +176,11 @@ std::string llm_text(const LlmReport& report) {
              << describe(*report.costs) << "\n"
              << table(report.roofline, *report.machine);
         if (!report.decode_layers.empty()) {
-            text << "\nLayers, decoding 1 token a step\n"
-                 << table(by_kind(report.decode_layers), *report.machine)
-                 << "\nLayers, a prompt of 256 tokens\n"
-                 << table(by_kind(report.prefill_layers), *report.machine);
+            text << "\nLayers: " << describe(report.layer_machine)
+                 << "\n\nDecoding, 1 token a step\n"
+                 << table(by_kind(report.decode_layers), report.layer_machine)
+                 << "\nPrefill, a prompt of 256 tokens\n"
+                 << table(by_kind(report.prefill_layers), report.layer_machine);
         }
     } else if (report.machine) {
         text << "\nMachine: " << describe(*report.machine) << "\n";
