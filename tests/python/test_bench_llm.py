@@ -501,6 +501,22 @@ def test_roofline_of_benchmark_app(tmp_path):
     assert "have no graph" in done.stdout
 
 
+def test_ab_of_benchmark_app(tmp_path):
+    import openvino as ov
+    from openvino import opset13 as op
+
+    image = op.parameter([1, 64], ov.Type.f32, name="image")
+    ov.save_model(ov.Model([op.relu(image)], [image]), tmp_path / "model.xml")
+    app = ("-m", tmp_path / "model.xml", "-t", 1, "-ab")
+    done = run(*app, "nireq=1,hint=none,nstreams=1", cwd=tmp_path)
+    assert "B against A, 8 rounds in alternation" in done.stdout
+    assert "Throughput, FPS" in done.stdout
+    (tmp_path / "b.json").write_text('{"nthreads": 1, "hint": "none"}')
+    assert "8 rounds" in run(*app, "b.json", cwd=tmp_path).stdout
+    assert "unrecognized" in run(*app, "what=1", cwd=tmp_path, code=2).stderr
+    assert "leave out -pc" in run(*app, "nireq=1", "-pc", cwd=tmp_path, code=3).stdout
+
+
 def test_devices():
     report = json.loads(run("devices", "--json").stdout)
     cpu = next(one for one in report["devices"] if one["device"] == "CPU")

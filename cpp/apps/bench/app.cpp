@@ -11,6 +11,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "apps/bench/app_ab.hpp"
 #include "apps/bench/app_roofline.hpp"
 #include "apps/bench/console.hpp"
 #include "apps/bench/counters.hpp"
@@ -61,6 +62,9 @@ public:
         : options_(options), steps_(steps), report_(report) {}
 
     ExitCode run();
+    /// For -ab: all but the measuring, and a round of it.
+    void prepare();
+    Measured measure_part() { return run_loop(*requests_, ab_part(plan_), interrupted); }
 
 private:
     bool compile_only() const { return options_.iterations == uint64_t{0}; }
@@ -543,6 +547,16 @@ void App::print_roofline() {
                      streams);
 }
 
+void App::prepare() {
+    load_runtime();
+    configure();
+    compile_model();
+    query_parameters();
+    create_requests();
+    set_limits();
+    if (!options_.no_warmup) requests_->first_inference(is_async());
+}
+
 ExitCode App::run() {
     load_runtime();
     configure();
@@ -561,6 +575,38 @@ ExitCode App::run() {
     print_results();
     print_roofline();
     return measured_.interrupted ? exit_interrupted : exit_success;
+}
+
+ExitCode run_ab(const Options& a, const Options& b, Steps& steps) {
+    App first(a, steps, nullptr);
+    first.prepare();
+    log_info("B, which differs in " + a.ab);
+    Steps again;
+    again.next();
+    App second(b, again, nullptr);
+    second.prepare();
+    steps.next("A and B in alternation");
+    const InterruptGuard guard;
+    AbFigures figures;
+    for (size_t round = 0; round < kAbRounds && !interrupted(); ++round) {
+        for (size_t turn = 0; turn < 2 && !interrupted(); ++turn) {
+            const size_t side = (round + turn) % 2;
+            figures.add(side, (side == 0 ? first : second).measure_part());
+        }
+    }
+    if (interrupted()) log_warning("Interrupted: the figures are of what was done so far");
+    std::cout << figures.text() << std::flush;
+    return interrupted() ? exit_interrupted : exit_success;
+}
+
+Options options_of_b(int argc, char** argv, const std::string& changes) {
+    const std::vector<std::string> arguments = ab_arguments(argc, argv, changes);
+    std::vector<const char*> pointers;
+    for (const std::string& argument : arguments) pointers.push_back(argument.c_str());
+    Options options = parse_options(static_cast<int>(pointers.size()), pointers.data());
+    check_rules(options);
+    check_ab(options);
+    return options;
 }
 
 /// Finds out now, not after the measuring, that a file cannot be written.
@@ -600,6 +646,10 @@ int app_main(int argc, char** argv) {
         }
         check_rules(options);
         check_outputs(options);
+        if (!options.ab.empty()) {
+            check_ab(options);
+            return run_ab(options, options_of_b(argc, argv, options.ab), steps);
+        }
         if (!options.report_type.empty()) {
             report = std::make_unique<Report>(options.report_type, options.report_folder,
                                               options.json_stats);
