@@ -137,7 +137,7 @@ private:
 
     void measure() {
         const size_t sides = engines_.size();
-        for (int run = 0; run < options_.runs && !interrupted(); ++run) {
+        for (int run = 0; run < *options_.runs && !interrupted(); ++run) {
             line_.show("Probing the machine");
             probe_->measure();
             for (size_t w = 0; w < report_.workloads.size() && !interrupted(); ++w) {
@@ -173,7 +173,7 @@ private:
             const double seconds =
                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
             std::string text =
-                "Run " + std::to_string(run + 1) + "/" + std::to_string(options_.runs) + ", ";
+                "Run " + std::to_string(run + 1) + "/" + std::to_string(*options_.runs) + ", ";
             if (engines_.size() > 1) text += std::string("AB"[s] + std::string(", "));
             text += workload.text() + ": " + std::to_string(progress.ended) + "/" +
                     std::to_string(workload.requests) + " requests, " +
