@@ -10,6 +10,9 @@
 #define AVX2 __attribute__((target("avx2,fma")))
 
 namespace ovfast::kernels {
+
+PeakLoop amx_peak_loop();  // peak_rate_amx.cpp
+
 namespace {
 
 constexpr int kWideChains = 20;    // of 32 registers
@@ -106,6 +109,11 @@ std::optional<PeakLoop> int8_peak_loop() {
         return PeakLoop{"vpmaddubsw ymm", 2.0 * 32 * kNarrowChains, int8_avx2};
     }
     return std::nullopt;
+}
+
+std::optional<PeakLoop> int8_tile_peak_loop() {
+    if (!supported(Isa::Amx)) return std::nullopt;
+    return amx_peak_loop();
 }
 
 std::optional<PeakLoop> f32_peak_loop() {

@@ -64,12 +64,14 @@ TEST(GraphCosts, WeightsOnTheLeftAndBatchedOnes) {
 
 // As NNCF compresses: u4 weights and zero points, f16 scales, all of which are read.
 TEST(GraphCosts, CompressedWeights) {
-    const auto codes = std::make_shared<Convert>(weights({6, 2, 32}, ov::element::u4), ov::element::f16);
-    const auto zeros = std::make_shared<Convert>(weights({6, 2, 1}, ov::element::u4), ov::element::f16);
+    const auto codes =
+        std::make_shared<Convert>(weights({6, 2, 32}, ov::element::u4), ov::element::f16);
+    const auto zeros =
+        std::make_shared<Convert>(weights({6, 2, 1}, ov::element::u4), ov::element::f16);
     const auto shifted = std::make_shared<Subtract>(codes, zeros);
     const auto scaled = std::make_shared<Multiply>(shifted, weights({6, 2, 1}, ov::element::f16));
-    const auto shaped = std::make_shared<Reshape>(
-        scaled, Constant::create(ov::element::i64, {2}, {6, 64}), false);
+    const auto shaped =
+        std::make_shared<Reshape>(scaled, Constant::create(ov::element::i64, {2}, {6, 64}), false);
     const auto w = std::make_shared<Convert>(shaped, ov::element::f32);
     const auto x = input({-1, 64});
     const auto y = std::make_shared<MatMul>(x, w, false, true);
@@ -88,9 +90,9 @@ TEST(GraphCosts, CompressedWeights) {
 
 TEST(GraphCosts, Convolutions) {
     const auto x = input({2, 3, 10, 10});
-    const auto plain = std::make_shared<Convolution>(
-        x, weights({4, 3, 3, 3}), ov::Strides{1, 1}, ov::CoordinateDiff{0, 0},
-        ov::CoordinateDiff{0, 0}, ov::Strides{1, 1});
+    const auto plain = std::make_shared<Convolution>(x, weights({4, 3, 3, 3}), ov::Strides{1, 1},
+                                                     ov::CoordinateDiff{0, 0},
+                                                     ov::CoordinateDiff{0, 0}, ov::Strides{1, 1});
     bool incomplete = true;
     Work work = inference_work(count_graph(model(plain, {x})), incomplete);
     EXPECT_FALSE(incomplete);
@@ -115,9 +117,9 @@ TEST(GraphCosts, FakeQuantizedConvolutionIsOfInt8) {
     const auto low = Constant::create(ov::element::f32, {}, {-1.0F});
     const auto high = Constant::create(ov::element::f32, {}, {1.0F});
     const auto quantized = std::make_shared<FakeQuantize>(x, low, high, low, high, 256);
-    const auto y = std::make_shared<Convolution>(
-        quantized, weights({4, 3, 1, 1}), ov::Strides{1, 1}, ov::CoordinateDiff{0, 0},
-        ov::CoordinateDiff{0, 0}, ov::Strides{1, 1});
+    const auto y = std::make_shared<Convolution>(quantized, weights({4, 3, 1, 1}),
+                                                 ov::Strides{1, 1}, ov::CoordinateDiff{0, 0},
+                                                 ov::CoordinateDiff{0, 0}, ov::Strides{1, 1});
     bool incomplete = true;
     const Work work = inference_work(count_graph(model(y, {x})), incomplete);
     EXPECT_EQ(work.int8_operations, 2 * 4 * 3 * 64);
@@ -143,9 +145,8 @@ TEST(GraphCosts, Attention) {
 TEST(GraphCosts, TablesAreReadByRows) {
     const auto ids = input({1, 3}, ov::element::i64);
     const auto table = weights({1000, 16}, ov::element::f16);
-    const auto rows = std::make_shared<Gather>(
-        std::make_shared<Convert>(table, ov::element::f32), ids,
-        Constant::create(ov::element::i64, {}, {0}));
+    const auto rows = std::make_shared<Gather>(std::make_shared<Convert>(table, ov::element::f32),
+                                               ids, Constant::create(ov::element::i64, {}, {0}));
     const GraphCosts costs = count_graph(model(rows, {ids}));
     EXPECT_EQ(costs.weight_bytes(), 32000U);
     bool incomplete = true;
@@ -176,12 +177,10 @@ TEST(GraphCosts, PackedWeightsHaveTheirRealSize) {
     plain.codes.assign(48 * 64, 3);
     plain.scales.assign(48 * 2, 0.5F);
     const size_t bytes = kernels::packed_bytes(plain.format, plain.rows, plain.columns);
-    std::vector<uint8_t> memory(bytes + 63);
-    kernels::pack(plain, reinterpret_cast<std::byte*>(memory.data()));
-    const auto packed = Constant::create(ov::element::u8, {memory.size()}, memory);
+    const auto packed = test::u8_constant(test::packed_bytes(plain));
     const auto x = input({-1, 64});
-    const auto y = std::make_shared<ops::FullyConnected>(
-        ov::OutputVector{x, packed}, ops::FullyConnected::Attributes{48, 64});
+    const auto y = std::make_shared<ops::FullyConnected>(ov::OutputVector{x, packed},
+                                                         ops::FullyConnected::Attributes{48, 64});
     const GraphCosts costs = count_graph(model(y->output(0), {x}));
     ASSERT_EQ(costs.nodes.size(), 1U);
     EXPECT_THAT(costs.weights, ElementsAre(Pair("packed " + plain.format.text(), bytes)));
@@ -199,9 +198,8 @@ TEST(GraphCosts, WhatIsNotCountedIsNamed) {
     const auto y = std::make_shared<GRUSequence>(x, state, lengths, weights({1, 9, 4}),
                                                  weights({1, 9, 3}), weights({1, 9}), 3,
                                                  ov::op::RecurrentSequenceDirection::FORWARD);
-    const GraphCosts costs = count_graph(
-        std::make_shared<ov::Model>(ov::OutputVector{y->output(0)},
-                                    ov::ParameterVector{x, state, lengths}));
+    const GraphCosts costs = count_graph(std::make_shared<ov::Model>(
+        ov::OutputVector{y->output(0)}, ov::ParameterVector{x, state, lengths}));
     EXPECT_THAT(costs.not_counted, ElementsAre(Pair("GRUSequence", 1)));
     bool incomplete = false;
     inference_work(costs, incomplete);
@@ -236,9 +234,12 @@ TEST(Roofline, LayersAreJoinedByName) {
         node.bytes = 100;
         costs.nodes.push_back(node);
     }
-    const auto rows = join_layers(
-        costs, [](const NodeCost& node) { return std::optional(step_work(node, {})); },
-        {{"model.layers.0.mlp", 0.1}, {"model.layers.12.mlp", 0.3}, {"Add_1", 0.2}, {"Add_2", 0.1}});
+    const auto rows =
+        join_layers(costs, [](const NodeCost& node) { return std::optional(step_work(node, {})); },
+                    {{"model.layers.0.mlp", 0.1},
+                     {"model.layers.12.mlp", 0.3},
+                     {"Add_1", 0.2},
+                     {"Add_2", 0.1}});
     ASSERT_EQ(rows.size(), 3U);
     EXPECT_EQ(rows[0].name, "model.layers.12.mlp");
     EXPECT_EQ(rows[2].name, "other operations");

@@ -6,7 +6,7 @@
 #include <tuple>
 
 #include "apps/bench/files.hpp"
-#include "apps/bench/text_table.hpp"
+#include "apps/bench/text.hpp"
 #include "ovfast/error.hpp"
 
 namespace ovfast::bench {
@@ -162,11 +162,11 @@ int compare_main(int argc, char** argv) {
         "interval.\nSeveral reports of a side, separated by commas, count as more runs. What "
         "differs between two processes is not in the interval: --ab measures both in one.",
         "ovfast-bench compare"};
-    std::vector<std::string> a;
-    std::vector<std::string> b;
+    std::string files_a;
+    std::string files_b;
     bool as_json = false;
-    app.add_option("A", a, "JSON reports of A")->required()->expected(1)->delimiter(',');
-    app.add_option("B", b, "JSON reports of B")->required()->expected(1)->delimiter(',');
+    app.add_option("A", files_a, "JSON reports of A")->required();
+    app.add_option("B", files_b, "JSON reports of B")->required();
     app.add_flag("--json", as_json, "Print JSON");
     try {
         app.parse(argc, argv);
@@ -177,6 +177,8 @@ int compare_main(int argc, char** argv) {
         return 2;
     }
     try {
+        const std::vector<std::string> a = split(files_a, ',');
+        const std::vector<std::string> b = split(files_b, ',');
         const std::vector<Comparison> compared = compare_reports(a, b);
         if (as_json) {
             ordered_json all = ordered_json::array();

@@ -116,7 +116,7 @@ std::string as_text(const ordered_json& report) {
     for (const ordered_json& cache : host["caches"]) {
         rows.push_back({"  cache L" + std::to_string(cache["level"].get<int>()) + " " +
                             cache["type"].get<std::string>(),
-                        significant(cache["bytes"].get<double>() / 1024, 7) + " KiB, shared by " +
+                        std::to_string(cache["bytes"].get<uint64_t>() / 1024) + " KiB, shared by " +
                             std::to_string(cache["shared_by"].get<int>())});
     }
     text << format_table(rows, 2) << "\nAvailable devices\n";

@@ -387,9 +387,9 @@ std::string llm_html(const LlmReport& report) {
                               roofline_table(report.roofline, *report.machine);
         if (!report.decode_layers.empty()) {
             content += "<h3>Layers, decoding 1 token a step</h3>" +
-                       roofline_table(by_kind(report.decode_layers), *report.machine) +
+                       roofline_table(by_kind(report.decode_layers), report.layer_machine) +
                        "<h3>Layers, a prompt of 256 tokens</h3>" +
-                       roofline_table(by_kind(report.prefill_layers), *report.machine);
+                       roofline_table(by_kind(report.prefill_layers), report.layer_machine);
         }
         page << section("Roofline", content);
     }

@@ -5,32 +5,27 @@
 namespace ovfast::bench {
 namespace {
 
-std::atomic<bool> interrupted{false};
-struct sigaction before;
+volatile std::sig_atomic_t noted = 0;
 
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets it");
-
-void handle(int) {
-    interrupted = true;
+void note(int number) {
+    noted = 1;
+    std::signal(number, SIG_DFL);
 }
 
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
-    interrupted = false;
-    struct sigaction action = {};
-    action.sa_handler = handle;
-    sigemptyset(&action.sa_mask);
-    action.sa_flags = SA_RESETHAND | SA_RESTART;
-    sigaction(SIGINT, &action, &before);
+    std::signal(SIGINT, note);
+    std::signal(SIGTERM, note);
 }
 
 InterruptGuard::~InterruptGuard() {
-    sigaction(SIGINT, &before, nullptr);
+    std::signal(SIGINT, SIG_DFL);
+    std::signal(SIGTERM, SIG_DFL);
 }
 
-const std::atomic<bool>& InterruptGuard::requested() const {
-    return interrupted;
+bool interrupted() {
+    return noted != 0;
 }
 
 }  // namespace ovfast::bench

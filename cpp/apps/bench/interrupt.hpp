@@ -1,19 +1,18 @@
 #pragma once
 
-#include <atomic>
-
 namespace ovfast::bench {
 
-/// While it lives, the first Ctrl+C (SIGINT) asks to stop; the second ends the process as usual.
-/// There may be one at a time.
+/// While it lives, Ctrl+C (SIGINT, SIGTERM) is noted instead of ending the process; a second one
+/// ends it at once.
 class InterruptGuard {
 public:
     InterruptGuard();
     ~InterruptGuard();
     InterruptGuard(const InterruptGuard&) = delete;
     InterruptGuard& operator=(const InterruptGuard&) = delete;
-
-    const std::atomic<bool>& requested() const;
 };
+
+/// Whether one came since the first guard.
+bool interrupted();
 
 }  // namespace ovfast::bench

@@ -37,8 +37,8 @@ std::string now() {
 /// One benchmark from its options to its report, which always holds what was measured so far.
 class Benchmark {
 public:
-    Benchmark(LlmReport& report, ProgressLine& line, const std::atomic<bool>& stop)
-        : report_(report), options_(report.options), line_(line), stop_(stop) {}
+    Benchmark(LlmReport& report, ProgressLine& line)
+        : report_(report), options_(report.options), line_(line) {}
 
     void run() {
         report_.host = read_host_limits();
@@ -51,7 +51,7 @@ public:
                 {changed(options_.engine, options_.ab), {}, 0.0, 0.0, 0.0, {}, {}});
         }
         for (size_t s = 0; s < report_.sides.size(); ++s) load(s);
-        if (stop_) return;
+        if (interrupted()) return;
         peak_before_ = read_process_memory().peak_rss;
         MachineProbe probe(report_.sides.front().info.threads);
         probe_ = &probe;
@@ -66,18 +66,18 @@ public:
         report_.peak_rss = peak_rss();
         report_.warnings = noise_warnings(report_.activity, *report_.machine);
         warn_of_cached_prompts();
-        report_.interrupted = stop_;
+        report_.interrupted = interrupted();
         if (options_.roofline && !report_.interrupted) roofline();
     }
 
 private:
     void load(size_t s) {
-        if (stop_) return;
+        if (interrupted()) return;
         Side& side = report_.sides[s];
         counters_.emplace_back();
         engines_.push_back(load_engine(side.config, [this](double done, const std::string& what) {
             line_.show("Packing " + what + ", " + significant(done * 100.0, 2) + " %");
-            return !stop_;
+            return !interrupted();
         }));
         const LoadedEngine& loaded = engines_.back();
         side.info = loaded.engine->info();
@@ -87,7 +87,9 @@ private:
         side.results.resize(report_.workloads.size());
         line_.show("First inference");
         const RunResult first = once(s, {kFirstPrompt, 1, 1, 0.0, 1});
-        side.first_inference_seconds = first.requests.front().metrics.ttft_seconds;
+        if (!first.requests.empty()) {
+            side.first_inference_seconds = first.requests.front().metrics.ttft_seconds;
+        }
     }
 
     // Prompts of a file may be of any length; a context that is too short is found out before
@@ -129,18 +131,18 @@ private:
         if (workload.rate > 0.0) {
             arrivals = poisson_arrivals(prompts.size(), workload.rate, options_.seed + arrived_);
         }
-        return run_workload(*engines_[s].engine, workload, std::move(prompts), arrivals, stop_,
-                            shown);
+        return run_workload(*engines_[s].engine, workload, std::move(prompts), arrivals,
+                            interrupted, shown);
     }
 
     void measure() {
         const size_t sides = engines_.size();
-        for (int run = 0; run < options_.runs && !stop_; ++run) {
+        for (int run = 0; run < *options_.runs && !interrupted(); ++run) {
             line_.show("Probing the machine");
             probe_->measure();
-            for (size_t w = 0; w < report_.workloads.size() && !stop_; ++w) {
+            for (size_t w = 0; w < report_.workloads.size() && !interrupted(); ++w) {
                 ++arrived_;  // both sides see the same arrivals
-                for (size_t turn = 0; turn < sides && !stop_; ++turn) {
+                for (size_t turn = 0; turn < sides && !interrupted(); ++turn) {
                     // A first, then B first: what drifts meets both alike.
                     const size_t s = (turn + static_cast<size_t>(run)) % sides;
                     if (run == 0) warm_up(s, w);
@@ -152,7 +154,7 @@ private:
     }
 
     void warm_up(size_t s, size_t w) {
-        if (options_.warmup == 0 || stop_) return;
+        if (options_.warmup == 0 || interrupted()) return;
         Workload workload = report_.workloads[w];
         workload.requests = options_.warmup;
         workload.rate = 0.0;
@@ -163,7 +165,7 @@ private:
     }
 
     void measure(size_t s, size_t w, int run) {
-        if (stop_) return;
+        if (interrupted()) return;
         const Workload& workload = report_.workloads[w];
         Side& side = report_.sides[s];
         const auto start = std::chrono::steady_clock::now();
@@ -171,7 +173,7 @@ private:
             const double seconds =
                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
             std::string text =
-                "Run " + std::to_string(run + 1) + "/" + std::to_string(options_.runs) + ", ";
+                "Run " + std::to_string(run + 1) + "/" + std::to_string(*options_.runs) + ", ";
             if (engines_.size() > 1) text += std::string("AB"[s] + std::string(", "));
             text += workload.text() + ": " + std::to_string(progress.ended) + "/" +
                     std::to_string(workload.requests) + " requests, " +
@@ -275,6 +277,8 @@ private:
         config.options.prefix_caching = false;
         engines_.push_back(load_engine(config, [](double, const std::string&) { return true; }));
         line_.show("Layers");
+        MachineProbe probe(report_.sides.front().info.threads);
+        probe.measure();
         times_of(kLayerContext, 4, 1);
         const Times prompt = times_of(kLayerContext, 1, 3);
         Times decode = times_of(kLayerContext, kLayerSteps + 1, 1);
@@ -285,12 +289,15 @@ private:
         }
         const auto context = static_cast<double>(kLayerContext) + kLayerSteps / 2.0;
         report_.decode_layers = join(costs, decode, {1.0, 1.0, context}, context);
+        probe.measure();
         times_of(kLayerPrompt, 1, 1);
         Times prefill = times_of(kLayerPrompt, 1, 3);
         for (auto& [name, seconds] : prefill) seconds /= 3.0;
         const auto tokens = static_cast<double>(kLayerPrompt);
         report_.prefill_layers =
             join(costs, prefill, {tokens, 1.0, tokens * (tokens + 1.0) / 2.0}, 0.0);
+        probe.measure();
+        report_.layer_machine = probe.limits();
     }
 
     using Times = std::map<std::string, double>;
@@ -334,7 +341,6 @@ private:
     LlmReport& report_;
     const LlmOptions& options_;
     ProgressLine& line_;
-    const std::atomic<bool>& stop_;
     std::vector<LoadedEngine> engines_;
     MachineProbe* probe_ = nullptr;
     std::vector<std::vector<int64_t>> file_;
@@ -369,18 +375,18 @@ private:
 };
 
 int measure(LlmReport& report) {
+    const InterruptGuard guard;
     ReportFiles files(report.options);
     int code = 0;
     {
-        const InterruptGuard guard;
         ProgressLine line(report.options.quiet);
         try {
-            Benchmark(report, line, guard.requested()).run();
+            Benchmark(report, line).run();
         } catch (const std::exception& e) {
-            report.error = guard.requested() ? "" : e.what();
+            report.error = interrupted() ? "" : e.what();
             code = dynamic_cast<const std::invalid_argument*>(&e) != nullptr ? 2 : 1;
         }
-        report.interrupted = guard.requested();
+        report.interrupted = interrupted();
     }
     files.write(report);
     if (code == 0 || report.interrupted) {

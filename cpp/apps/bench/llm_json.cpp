@@ -213,16 +213,17 @@ ordered_json llm_json(const LlmReport& report) {
         object["comparison"] = compared;
     }
     if (report.costs && report.machine) {
-        const auto rows = [&](const std::vector<RooflineRow>& from) {
+        const auto rows = [](const std::vector<RooflineRow>& from, const MachineLimits& machine) {
             ordered_json all = ordered_json::array();
-            for (const RooflineRow& row : from) all.push_back(to_json(row, *report.machine));
+            for (const RooflineRow& row : from) all.push_back(to_json(row, machine));
             return all;
         };
         ordered_json roofline = to_json(*report.costs);
-        roofline["steps"] = rows(report.roofline);
+        roofline["steps"] = rows(report.roofline, *report.machine);
         if (!report.decode_layers.empty()) {
-            roofline["decode_layers"] = rows(report.decode_layers);
-            roofline["prefill_layers"] = rows(report.prefill_layers);
+            roofline["layer_limits"] = to_json(report.layer_machine);
+            roofline["decode_layers"] = rows(report.decode_layers, report.layer_machine);
+            roofline["prefill_layers"] = rows(report.prefill_layers, report.layer_machine);
         }
         object["roofline"] = roofline;
     }

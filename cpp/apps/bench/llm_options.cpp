@@ -59,8 +59,8 @@ void LlmOptions::finish() {
         }
     }
     if (requests < 0) refuse("--requests", requests, "at least 1, or 0 to derive it");
-    if (runs < 0) refuse("--runs", runs, "at least 1");
-    if (runs == 0) runs = ab.empty() ? 5 : 8;
+    if (!runs) runs = ab.empty() ? 5 : 8;
+    if (*runs < 1) refuse("--runs", *runs, "at least 1");
     if (warmup < 0) refuse("--warmup", warmup, "0 or more");
     for (const auto& [option, bound] :
          {std::pair{"--slo-ttft", slo_ttft_ms}, {"--slo-tpot", slo_tpot_ms}}) {
@@ -109,10 +109,7 @@ void add_llm_options(CLI::App& app, LlmOptions& options) {
                    "Requests in a run; default: the concurrency, or 16 with --rate")
         ->group("Workload");
     app.add_option("--runs", options.runs, "Runs of each workload; default 5, 8 with --ab")
-        ->group("Workload")
-        ->check([](const std::string& text) {
-            return text == "0" ? "--runs is 0, expected at least 1" : std::string();
-        });
+        ->group("Workload");
     app.add_option("--warmup", options.warmup,
                    "Requests before a workload's first run that count nowhere")
         ->group("Workload");
@@ -129,8 +126,7 @@ void add_llm_options(CLI::App& app, LlmOptions& options) {
                    "Measure a second configuration in alternation with the first: what differs, as "
                    "KEY=VALUE,... of engine options (model included) or a JSON file")
         ->type_name("CONFIG")
-        ->expected(1)
-        ->take_all()
+        ->allow_extra_args(false)
         ->group("Workload");
     app.add_flag("--roofline", options.roofline,
                  "Share of what the machine's memory and arithmetic allow")

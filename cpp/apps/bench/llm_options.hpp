@@ -21,9 +21,9 @@ struct LlmOptions {
     std::vector<int64_t> concurrency;  ///< empty: 1, or by rate
     std::vector<double> rates;         ///< requests a second
     std::string prompts_file;
-    int64_t requests = 0;  ///< of a run; 0: the concurrency, or 16 by rate
-    int runs = 0;          ///< 0: 5, or 8 of each with --ab
-    int64_t warmup = 1;    ///< requests before each workload that count nowhere
+    int64_t requests = 0;     ///< of a run; 0: the concurrency, or 16 by rate
+    std::optional<int> runs;  ///< without: 5, or 8 of each with --ab; has a value after finish()
+    int64_t warmup = 1;       ///< requests before each workload that count nowhere
     uint64_t seed = 1;
 
     std::optional<double> slo_ttft_ms, slo_tpot_ms;

@@ -50,6 +50,7 @@ struct LlmReport {
     std::vector<RooflineRow> roofline;       ///< steps of the workloads
     std::vector<RooflineRow> decode_layers;  ///< with --pc
     std::vector<RooflineRow> prefill_layers;
+    MachineLimits layer_machine;  ///< as it was while layers were measured
     bool interrupted = false;
     std::string error;
 };

@@ -50,7 +50,9 @@ std::string workload_text(const LlmReport& report, const Side& side, size_t inde
         if (all.count == 0) continue;
         const Summary over = summarize(run_medians(runs, latency));
         rows.push_back({std::string(latency.title) + " ms", ms(all.mean), ms(all.p50), ms(all.p90),
-                        ms(all.p99), ms(over.median), percent(over.spread())});
+                        ms(all.p99), ms(over.median),
+                        // Of waiting that hardly takes any time, it would say nothing.
+                        latency.values == &RunFigures::queue ? "" : percent(over.spread())});
     }
     const auto add = [&](const std::string& title, const std::vector<double>& values) {
         if (values.empty()) return;
@@ -174,10 +176,11 @@ std::string llm_text(const LlmReport& report) {
              << describe(*report.costs) << "\n"
              << table(report.roofline, *report.machine);
         if (!report.decode_layers.empty()) {
-            text << "\nLayers, decoding 1 token a step\n"
-                 << table(by_kind(report.decode_layers), *report.machine)
-                 << "\nLayers, a prompt of 256 tokens\n"
-                 << table(by_kind(report.prefill_layers), *report.machine);
+            text << "\nLayers: " << describe(report.layer_machine)
+                 << "\n\nDecoding, 1 token a step\n"
+                 << table(by_kind(report.decode_layers), report.layer_machine)
+                 << "\nPrefill, a prompt of 256 tokens\n"
+                 << table(by_kind(report.prefill_layers), report.layer_machine);
         }
     } else if (report.machine) {
         text << "\nMachine: " << describe(*report.machine) << "\n";

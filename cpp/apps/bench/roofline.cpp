@@ -218,7 +218,7 @@ std::shared_ptr<ov::Model> read_for_counting(const std::string& model) {
 
 std::string inference_roofline(const std::shared_ptr<const ov::Model>& model, double seconds,
                                const std::vector<ov::ProfilingInfo>& layers,
-                               const MachineLimits& machine) {
+                               const MachineLimits& machine, int streams) {
     const GraphCosts costs = count_graph(model);
     bool incomplete = false;
     const Work work = inference_work(costs, incomplete);
@@ -237,7 +237,13 @@ std::string inference_roofline(const std::shared_ptr<const ov::Model>& model, do
     }
     const auto rows =
         join_layers(costs, [](const NodeCost& node) { return inference_work(node); }, times);
-    return text + "\n" + table(rows, machine);
+    MachineLimits part = machine;
+    for (double* rate : {&part.rates.read, &part.rates.int8, &part.rates.f32}) *rate /= streams;
+    return text +
+           (streams > 1 ? "Layers, each on one of " + std::to_string(streams) +
+                              " streams and against its part of the machine\n"
+                        : "Layers\n") +
+           table(rows, part);
 }
 
 }  // namespace ovfast::bench

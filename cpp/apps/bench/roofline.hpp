@@ -63,11 +63,11 @@ std::string cache_note(double bytes);
 /// Throws ModelError.
 std::shared_ptr<ov::Model> read_for_counting(const std::string& model);
 
-/// The whole table of an inference that took `seconds`, and of its layers when `layers` has their
-/// counters (empty: not measured): for `ovfast-bench -roofline`.
+/// The table of an inference of which one ends every `seconds`, and of its layers when `layers` has
+/// their counters (empty: not measured). A layer runs on one of `streams`, which share the machine.
 std::string inference_roofline(const std::shared_ptr<const ov::Model>& model, double seconds,
                                const std::vector<ov::ProfilingInfo>& layers,
-                               const MachineLimits& machine);
+                               const MachineLimits& machine, int streams);
 
 /// `ovfast-bench roofline`: the limits of this machine, and of a model on it.
 int roofline_main(int argc, char** argv);

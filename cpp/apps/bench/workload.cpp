@@ -22,7 +22,7 @@ double seconds_between(Clock::time_point start, Clock::time_point end) {
 class Run {
 public:
     Run(Engine& engine, const Workload& workload, std::vector<std::vector<int64_t>> prompts,
-        const std::atomic<bool>& stop)
+        bool (*stop)())
         : engine_(engine), stop_(stop), prompts_(std::move(prompts)), slots_(prompts_.size()) {
         params_.max_new_tokens = workload.output_tokens;
         params_.ignore_eos = true;
@@ -125,7 +125,7 @@ private:
     void watch(const std::function<void(const RunProgress&)>& shown) {
         std::unique_lock lock(mutex_);
         while (!changed_.wait_for(lock, milliseconds(100), [this] { return working_ == 0; })) {
-            if (stop_ && !stopped_) cancel_all();
+            if (stop_() && !stopped_) cancel_all();
             lock.unlock();
             shown(progress_);
             lock.lock();
@@ -134,7 +134,7 @@ private:
 
     bool stopping() {
         const std::lock_guard lock(mutex_);
-        return stopped_ || stop_;
+        return stopped_ || stop_();
     }
 
     // Under the lock.
@@ -165,7 +165,7 @@ private:
     }
 
     Engine& engine_;
-    const std::atomic<bool>& stop_;
+    bool (*stop_)();
     SamplingParams params_;
     std::vector<std::vector<int64_t>> prompts_;
     std::vector<Slot> slots_;
@@ -212,7 +212,7 @@ double RequestResult::tpot() const {
 
 RunResult run_workload(Engine& engine, const Workload& workload,
                        std::vector<std::vector<int64_t>> prompts,
-                       const std::vector<double>& arrivals, const std::atomic<bool>& stop,
+                       const std::vector<double>& arrivals, bool (*stop)(),
                        const std::function<void(const RunProgress&)>& shown) {
     return Run(engine, workload, std::move(prompts), stop)
         .run(workload.concurrency, arrivals, shown);

@@ -49,10 +49,10 @@ struct RunProgress {
 /// Runs `prompts`, one a request, each to `workload.output_tokens` tokens whatever they are, with
 /// the most probable token each time. `arrivals` are those of poisson_arrivals() when the workload
 /// has a rate. `shown` is called ten times a second from the calling thread. What runs is cancelled
-/// when `stop` becomes true. Throws what a request threw, after the others were cancelled.
+/// when `stop` says so. Throws what a request threw, after the others were cancelled.
 RunResult run_workload(Engine& engine, const Workload& workload,
                        std::vector<std::vector<int64_t>> prompts,
-                       const std::vector<double>& arrivals, const std::atomic<bool>& stop,
+                       const std::vector<double>& arrivals, bool (*stop)(),
                        const std::function<void(const RunProgress&)>& shown);
 
 /// Most tokens whose keys and values were held at once, at most: of every request all tokens that
