@@ -251,3 +251,23 @@ def test_speech(tmp_path: Path) -> None:
     }
     assert "logits" in json.loads((out / "ovfast.json").read_text())["quality"]["verify"]["outputs"]
     assert result.weights_bytes > 0
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_rope_that_transformers_4_would_ignore(tmp_path: Path, inside: bool) -> None:
+    """The real demo model came out with a base of 10,000 for its 1,000,000, verified by the same."""
+    from ovfast.export.huggingface import check_rope
+
+    def write(level: dict[str, object]) -> None:
+        config = {"text_config": level} if inside else level
+        (tmp_path / "config.json").write_text(json.dumps(config))
+
+    write({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}})
+    with pytest.raises(ModelError, match="has rope_parameters.*--via direct"):
+        check_rope(tmp_path)
+    write({"rope_theta": 1e6, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}})
+    check_rope(tmp_path)
+    write({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}})
+    check_rope(tmp_path)
+    write({"rope_theta": 1e6})
+    check_rope(tmp_path)

@@ -80,7 +80,8 @@ def test_values_are_those_of_the_whole_graph(
             for layer, values in zip(some, mine, strict=True):
                 right = theirs[names.index(layer)]
                 assert values.shape == right.shape
-                np.testing.assert_allclose(values, right, rtol=2e-4, atol=2e-5)
+                # Graphs from GGUF keep keys and values in f16, which the pieces do not.
+                np.testing.assert_allclose(values, right, rtol=2e-3, atol=2e-3)
 
 
 def test_cuts_are_where_little_passes() -> None:

@@ -103,6 +103,7 @@ def export_huggingface(
             f"'{source}' is no Hugging Face folder: expected config.json and weights "
             f"({' or '.join(_WEIGHTS_FILES)})"
         )
+    check_rope(source)
     with Bar(source.resolve().name, progress) as bar:
         bar.show(0.0, "hashing")
         origin = _describe(source)
@@ -150,6 +151,30 @@ def export_huggingface(
         notes=manifest.get("notes", []),
         quality=manifest.get("quality"),
     )
+
+
+def check_rope(folder: Path) -> None:
+    """Raise ModelError for rotary positions that Optimum's transformers 4 would take for others.
+
+    transformers 5 writes "rope_parameters", which version 4 passes over: it then computes with the
+    default base, 10,000, in the export and in the comparison with the original alike.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"'{folder / 'config.json'}' is no JSON: {error}") from error
+    levels = [config, *(value for value in config.values() if isinstance(value, dict))]
+    for level in levels:
+        rope = level.get("rope_parameters")
+        if not rope or "rope_theta" in level:
+            continue
+        if rope == {"rope_type": "default", "rope_theta": 10000.0}:
+            continue
+        raise ModelError(
+            f"'{folder / 'config.json'}' has rope_parameters, as transformers 5 writes them, and no "
+            "rope_theta: Optimum Intel's transformers 4 would ignore them and compute other "
+            "positions. Export with --via direct, or write rope_theta (and rope_scaling) beside them"
+        )
 
 
 class _Optimum:

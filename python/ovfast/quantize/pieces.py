@@ -165,7 +165,8 @@ class Runner:
             yield [tensor.data for tensor in outputs[len(passed) :]]
             for key, tensor in zip(passed, outputs, strict=False):
                 kept[key] = ov.Tensor(tensor.element_type, tensor.shape)
-                tensor.copy_to(kept[key])
+                if tensor.size:  # copying nothing crashes (OpenVINO 2026.4.1)
+                    tensor.copy_to(kept[key])
             for key in [key for key in kept if key not in later]:
                 del kept[key]
 
