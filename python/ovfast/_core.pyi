@@ -63,6 +63,7 @@ __all__: list[str] = [
     "open_directory",
     "openvino_built_version",
     "openvino_loaded_version",
+    "operation_names",
     "pack_for_loading",
     "pack_model",
     "pack_weights",
@@ -804,7 +805,7 @@ class EngineOptions:
     @property
     def device(self) -> str:
         """
-        OpenVINO device: "CPU".
+        OpenVINO device: "CPU", "GPU", "GPU.1", "AUTO", "HETERO:GPU,CPU", ...
         """
     @device.setter
     def device(self, arg0: str) -> None: ...
@@ -817,6 +818,13 @@ class EngineOptions:
     def eos_token_ids(
         self, arg0: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]
     ) -> None: ...
+    @property
+    def gpu_operations(self) -> str:
+        """
+        On a GPU: "openvino" or "ovfast", whose OpenCL kernels it then uses.
+        """
+    @gpu_operations.setter
+    def gpu_operations(self, arg0: str) -> None: ...
     @property
     def kv_cache_gb(self) -> float:
         """
@@ -900,9 +908,19 @@ class EngineInfo:
     @property
     def device(self) -> str: ...
     @property
+    def execution_devices(self) -> list[str]:
+        """
+        Where OpenVINO put the model, ['GPU.0']; empty on the CPU.
+        """
+    @property
     def fused_layers(self) -> int:
         """
         Decoder layers that run as one operation.
+        """
+    @property
+    def gpu_operations(self) -> int:
+        """
+        Operations of ovfast in the graph on the GPU.
         """
     @property
     def kv_block_tokens(self) -> int:
@@ -950,6 +968,11 @@ class EngineInfo:
     def packed_dir(self) -> pathlib.Path:
         """
         Where those are; empty when they are in memory only, or not packed.
+        """
+    @property
+    def prefix_caching(self) -> bool:
+        """
+        Whether the model can reuse keys and values of another sequence.
         """
     @property
     def read_seconds(self) -> float:
@@ -1260,6 +1283,11 @@ def openvino_built_version() -> str:
 def openvino_loaded_version() -> str:
     """
     Version of the OpenVINO library that is loaded, with its build number.
+    """
+
+def operation_names() -> list[str]:
+    """
+    Types of all operations in libovfast_ops.so: 'FullyConnected', 'SwiGLU', ...
     """
 
 def pack_for_loading(

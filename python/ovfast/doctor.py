@@ -153,8 +153,9 @@ def kernels_on_gpu_report() -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def _probe(function: str, seconds: float = _PROBE_SECONDS) -> dict[str, Any]:
+def _probe(function: str, seconds: float | None = None) -> dict[str, Any]:
     """Run `function` of this module in another process; {"error": ...} when it dies."""
+    seconds = _PROBE_SECONDS if seconds is None else seconds
     command = [sys.executable, "-c", _PROBE, json.dumps(sys.path), function]
     try:
         result = subprocess.run(

@@ -139,13 +139,14 @@ OPERATIONS: tuple[Operation, ...] = (
 """ovfast's own operations for GPUs."""
 
 
-def check(device: str = "GPU") -> list[KernelCheck]:
+def check(device: str = "GPU", names: Sequence[str] | None = None) -> list[KernelCheck]:
     """Compile and run each of ovfast's kernels, and compare with NumPy.
 
     Takes some seconds. What fails is in the result, not raised.
 
     Args:
         device: "GPU", "GPU.1" or "CPU".
+        names: Of the operations to check; None: all.
 
     Raises Error when OpenVINO sees no such device.
     """
@@ -159,6 +160,7 @@ def check(device: str = "GPU") -> list[KernelCheck]:
     return [
         check_operation(core, operation, layers[operation.name], library_path(), device)
         for operation in OPERATIONS
+        if names is None or operation.name in names
     ]
 
 

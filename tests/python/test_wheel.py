@@ -108,6 +108,9 @@ def test_contents(wheel: Path) -> None:
     expected = ["__init__.py", "_build.py", "_core.pyi", "py.typed", "lib/libovfast.so"]
     expected += ["lib/cmake/ovfast/ovfastConfig.cmake", "include/ovfast/engine.hpp"]
     expected += ["bin/ovfast-bench"]
+    expected += [f"opencl/{path.name}" for path in (ROOT / "cpp" / "opencl").iterdir()]
+    files = ROOT / "python" / "ovfast" / "scaffold_files"
+    expected += [f"scaffold_files/{path.name}" for path in files.iterdir()]
     assert {f"ovfast/{name}" for name in expected} <= names
     modules = {
         f"ovfast/{path.relative_to(ROOT / 'python' / 'ovfast')}"

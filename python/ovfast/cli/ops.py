@@ -77,18 +77,22 @@ def test_command(ctx: click.Context, name: str, device: str, as_json: bool) -> N
     is compared with NumPy; on a GPU its kernel is compiled alone first, which gives the compiler's
     messages. The exit code is 1 when something is wrong.
     """
-    from ovfast.gpu import check
+    from ovfast.gpu import OPERATIONS, check
     from ovfast.ops import operations
     from ovfast.scaffold import check_folder
 
+    known = [operation.name for operation in OPERATIONS]
     if Path(name).is_dir():
         results = [check_folder(Path(name), device)]
+    elif name in ("all", *known):
+        results = check(device, known if name == "all" else [name])
     else:
-        results = [one for one in check(device) if name in ("all", one.operation)]
-        if not results:
-            known = ", ".join(one.operation for one in check(device))
-            hint = " runs on the CPU alone" if name in operations() else " is neither"
-            raise click.UsageError(f"'{name}'{hint}; expected a folder, all, or one of {known}")
+        what = (
+            "runs on the CPU alone" if name in operations() else "is neither folder nor operation"
+        )
+        raise click.UsageError(
+            f"'{name}' {what}; expected a folder, all, or one of {', '.join(known)}"
+        )
     if as_json:
         click.echo(json.dumps({"device": device, "results": [vars(one) for one in results]}))
     else:
