@@ -359,6 +359,28 @@ TEST_F(CryptoContainer, ClosedFilesCannotBeRead) {
     EXPECT_TRUE(kept.text() == read_file(dir_ / "plain" / "f0"));
 }
 
+TEST_F(CryptoContainer, Prefetching) {
+    const fs::path encrypted = encrypt(make("plain", {100, 20 * kChunk, 3}), "encrypted");
+    const std::string expected = read_file(dir_ / "plain" / "f1");
+    {
+        const auto files = open_directory(encrypted, key_);
+        files->prefetch("f1");
+        files->prefetch("f1");
+        EXPECT_TRUE(files->read("f1").text() == expected);
+        EXPECT_TRUE(files->read("f1").text() == expected);  // decrypted again
+        files->prefetch("none");
+        EXPECT_THROW(files->read("none"), ovfast::ModelError);
+        files->prefetch("f1");
+        files->close();
+        EXPECT_THROW(files->read("f1"), ovfast::DecryptionError);
+    }
+    flip(encrypted / "f1.enc", 5000);
+    const auto files = open_directory(encrypted, key_);
+    files->prefetch("f1");
+    EXPECT_THROW(files->read("f1"), ovfast::DecryptionError);
+    files->prefetch("f1");  // destroyed while it runs
+}
+
 TEST_F(CryptoContainer, RolesFollowNames) {
     EXPECT_EQ(role_of("unet/openvino_model.xml"), Role::kTopology);
     EXPECT_EQ(role_of("openvino_model.bin"), Role::kWeights);
