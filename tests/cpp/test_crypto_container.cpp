@@ -325,6 +325,18 @@ TEST_F(CryptoContainer, TargetsAppearWholeOrNotAtAll) {
     EXPECT_THROW(encrypt_directory(dir_ / "out", dir_ / "twice", key_, options),
                  std::invalid_argument);
     EXPECT_THROW(encrypt_directory(dir_ / "none", dir_ / "twice", key_), ovfast::ModelError);
+    // What is replaced must be of the same kind: a slip should not cost a home directory.
+    write_file(dir_ / "home" / "letter", "dear");
+    EXPECT_THROW(encrypt_directory(plain, dir_ / "home", key_, options), std::invalid_argument);
+    EXPECT_THROW(decrypt_directory(dir_ / "out", dir_ / "home", key_, true),
+                 std::invalid_argument);
+    EXPECT_THROW(decrypt_directory(dir_ / "out", dir_ / "out", key_, true), std::invalid_argument);
+    EXPECT_EQ(read_file(dir_ / "home" / "letter"), "dear");
+    fs::remove_all(dir_ / "home");
+    decrypt_directory(dir_ / "out", dir_ / "back", key_);
+    decrypt_directory(dir_ / "out", dir_ / "back", key_, true);
+    expect_same(plain, dir_ / "back");
+    fs::remove_all(dir_ / "back");
     options.chunk_bytes = 100;
     EXPECT_THROW(encrypt_directory(plain, dir_ / "small", key_, options), std::invalid_argument);
     // Nothing of all that was cut off is left.
