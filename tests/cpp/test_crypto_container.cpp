@@ -328,8 +328,7 @@ TEST_F(CryptoContainer, TargetsAppearWholeOrNotAtAll) {
     // What is replaced must be of the same kind: a slip should not cost a home directory.
     write_file(dir_ / "home" / "letter", "dear");
     EXPECT_THROW(encrypt_directory(plain, dir_ / "home", key_, options), std::invalid_argument);
-    EXPECT_THROW(decrypt_directory(dir_ / "out", dir_ / "home", key_, true),
-                 std::invalid_argument);
+    EXPECT_THROW(decrypt_directory(dir_ / "out", dir_ / "home", key_, true), std::invalid_argument);
     EXPECT_THROW(decrypt_directory(dir_ / "out", dir_ / "out", key_, true), std::invalid_argument);
     EXPECT_EQ(read_file(dir_ / "home" / "letter"), "dear");
     fs::remove_all(dir_ / "home");

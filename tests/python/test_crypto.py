@@ -490,7 +490,13 @@ def test_inspect_and_tune_take_a_key(key: crypto.Key, encrypted: Path) -> None:
 def test_eval_takes_a_key(
     key: crypto.Key, encrypted: Path, tiny_model_dirs: dict[str, Path]
 ) -> None:
-    options = {"positions": 40, "context": 32, "stride": 16, "max_new_tokens": 32, "progress": False}
+    options = {
+        "positions": 40,
+        "context": 32,
+        "stride": 16,
+        "max_new_tokens": 32,
+        "progress": False,
+    }
     plain = tiny_model_dirs["qwen2"]
     ours = ovfast.evaluate(encrypted, plain, allow_degenerate=True, key=key, **options)
     assert ours.text is not None
