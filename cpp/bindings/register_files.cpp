@@ -76,7 +76,9 @@ void register_files(py::module_& m) {
             py::arg("name"), py::arg("offset"), py::arg("out"),
             "Fills a writable buffer with what lies at `offset`, bytes of plaintext. Raises "
             "ModelError, DecryptionError, or ValueError when it goes beyond the end.")
-        .def("close", &ModelFiles::close,
+        .def("prefetch", &ModelFiles::prefetch, py::arg("name"),
+             "Begins to decrypt a file in the background, for the next read() of it.")
+        .def("close", &ModelFiles::close, py::call_guard<py::gil_scoped_release>(),
              "Forgets the keys of an encrypted directory. What was read stays.")
         .def("__repr__", [](const ModelFiles& files) {
             return py::str("ModelFiles({!r}{})")

@@ -91,9 +91,9 @@ public:
           gcm_(Gcm::Mode::kDecrypt, file.key.data()),
           aad_(chunk_aad(file.head, file.file)) {}
 
-    /// Writes bytes_of(chunk): ciphertext, decrypted in place while it is in the L2 cache. That costs
-    /// less than a buffer beside it; and what was authenticated is what is decrypted, even if the
-    /// file changes meanwhile. When the chunk is not what it should be, `out` is wiped.
+    /// Writes bytes_of(chunk): ciphertext, decrypted in place while it is in the L2 cache. That
+    /// costs less than a buffer beside it; and what was authenticated is what is decrypted, even if
+    /// the file changes meanwhile. When the chunk is not what it should be, `out` is wiped.
     void read(uint64_t chunk, uint8_t* out) {
         const size_t bytes = file_.bytes_of(chunk);
         const uint64_t begin = FileHead::kBytes + file_.begin_of(chunk) + chunk * kTagBytes;

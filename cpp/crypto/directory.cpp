@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <set>
 #include <stdexcept>
 
@@ -54,7 +55,10 @@ void finish(const Descriptor& descriptor, const fs::path& file) {
 /// A directory that is written under another name and takes its own when it is complete.
 class NewDirectory {
 public:
-    NewDirectory(const fs::path& target, bool replace) : target_(fs::absolute(target)) {
+    /// `replaceable` tells of a directory that exists whether it is what a new one may stand for.
+    NewDirectory(const fs::path& target, bool replace,
+                 const std::function<bool(const fs::path&)>& replaceable)
+        : target_(fs::absolute(target)) {
         // "DIR/" names DIR.
         if (!target_.has_filename()) target_ = target_.parent_path();
         if (fs::exists(fs::symlink_status(target_)) && !replace) {
@@ -64,6 +68,10 @@ public:
         }
         if (fs::exists(target_) && !fs::is_directory(target_)) {
             throw std::invalid_argument("'" + target.string() + "' is not a directory");
+        }
+        if (fs::exists(target_) && !fs::is_empty(target_) && !replaceable(target_)) {
+            throw std::invalid_argument("'" + target.string() +
+                                        "' holds something else than this: it is not replaced");
         }
         std::error_code error;
         fs::create_directories(target_.parent_path(), error);
@@ -295,7 +303,7 @@ Contents encrypt_directory(const fs::path& dir, const fs::path& out_dir, const K
         manifest.entries.push_back(entry);
     }
     if (manifest.entries.empty()) throw ModelError("'" + dir.string() + "' is empty");
-    NewDirectory target(out_dir, options.replace);
+    NewDirectory target(out_dir, options.replace, is_encrypted);
     check_free_space(target.path(), total + total / 1000 + (1 << 20));
     Tally tally(total, options.progress, "encrypting");
     for (const ManifestEntry& entry : manifest.entries) {
@@ -319,7 +327,12 @@ Contents decrypt_directory(const fs::path& dir, const fs::path& out_dir, const K
                            bool replace, const Progress& progress) {
     const Container container(dir, key);
     const Contents contents = container.contents();
-    NewDirectory target(out_dir, replace);
+    NewDirectory target(out_dir, replace, [&](const fs::path& old) {
+        const auto& entries = container.manifest().entries;
+        return std::any_of(entries.begin(), entries.end(), [&](const ManifestEntry& entry) {
+            return fs::exists(old / entry.file.name);
+        });
+    });
     check_free_space(target.path(), contents.bytes + (1 << 20));
     Tally tally(contents.bytes, progress, "decrypting");
     for (const ManifestEntry& entry : container.manifest().entries) {

@@ -1,6 +1,8 @@
 // Encrypted models in memory: as files of a model, and as models of OpenVINO.
 
 #include <algorithm>
+#include <future>
+#include <map>
 #include <mutex>
 #include <shared_mutex>
 
@@ -33,11 +35,21 @@ public:
         return open().entry(name).file.bytes;
     }
     FileBytes read(const std::string& name) const override {
-        const std::shared_lock lock(mutex_);
-        const ManifestEntry& entry = open().entry(name);
-        const auto buffer = std::make_shared<SecureBuffer>(entry.file.bytes);
-        container_->read(entry, buffer->data());
-        return {buffer, reinterpret_cast<const std::byte*>(buffer->data()), buffer->size()};
+        std::future<FileBytes> begun;
+        {
+            const std::lock_guard lock(begun_mutex_);
+            const auto found = begun_.find(name);
+            if (found != begun_.end()) {
+                begun = std::move(found->second);
+                begun_.erase(found);
+            }
+        }
+        return begun.valid() ? begun.get() : decrypt(name);
+    }
+    void prefetch(const std::string& name) override {
+        const std::lock_guard lock(begun_mutex_);
+        if (begun_.count(name) != 0) return;
+        begun_[name] = std::async(std::launch::async, [this, name] { return decrypt(name); });
     }
     void read(const std::string& name, uint64_t offset, size_t bytes, void* out) const override {
         const std::shared_lock lock(mutex_);
@@ -50,12 +62,23 @@ public:
         }
     }
     void close() override {
+        {
+            const std::lock_guard lock(begun_mutex_);
+            begun_.clear();  // waits for what runs
+        }
         const std::unique_lock lock(mutex_);
         container_.reset();
     }
     std::vector<std::string> names() const override { return names_; }
 
 private:
+    FileBytes decrypt(const std::string& name) const {
+        const std::shared_lock lock(mutex_);
+        const ManifestEntry& entry = open().entry(name);
+        const auto buffer = std::make_shared<SecureBuffer>(entry.file.bytes);
+        container_->read(entry, buffer->data());
+        return {buffer, reinterpret_cast<const std::byte*>(buffer->data()), buffer->size()};
+    }
     const Container& open() const {
         if (!container_) throw DecryptionError("'" + dir_.string() + "' was closed");
         return *container_;
@@ -65,6 +88,9 @@ private:
     std::vector<std::string> names_;
     mutable std::shared_mutex mutex_;
     std::unique_ptr<Container> container_;  // guarded by mutex_
+    mutable std::mutex begun_mutex_;
+    // Last: destroyed first, and with it the threads that use all the rest.
+    mutable std::map<std::string, std::future<FileBytes>> begun_;
 };
 
 }  // namespace

@@ -45,6 +45,7 @@ public:
         }
         if (bytes != 0) std::memcpy(out, file.data() + offset, bytes);
     }
+    void prefetch(const std::string&) override {}
     void close() override {}
     std::vector<std::string> names() const override {
         std::vector<std::string> names;

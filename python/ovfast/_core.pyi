@@ -199,6 +199,10 @@ class ModelFiles:
         """
         Names of the files, sorted.
         """
+    def prefetch(self, name: str) -> None:
+        """
+        Begins to decrypt a file in the background, for the next read() of it.
+        """
     def read(self, name: str) -> FileBytes:
         """
         The whole file. Raises ModelError or DecryptionError.
@@ -260,8 +264,17 @@ class Key:
         """
         A new random key.
         """
+    @staticmethod
+    def receive(descriptor: typing.SupportsInt | typing.SupportsIndex) -> Key:
+        """
+        Takes what send() wrote, to the end of the pipe. Raises ovfast.Error.
+        """
     def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
+    def send(self, descriptor: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Hands the key to another process through a pipe. Raises ovfast.Error.
+        """
     def write(self, file: os.PathLike | str | bytes) -> None:
         """
         Writes 64 hexadecimal digits to a new file that only its owner can read. Raises ovfast.Error when it exists, ValueError for a passphrase.

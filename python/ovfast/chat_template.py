@@ -24,6 +24,7 @@ import jinja2.sandbox
 import jinja2.utils
 
 from ovfast import _core
+from ovfast.crypto import read_file
 
 __all__ = ["ChatTemplate", "Message", "read_special_tokens"]
 
@@ -317,7 +318,7 @@ def _read_json(files: _core.ModelFiles, name: str) -> dict[str, Any]:
     if name not in files:
         return {}
     try:
-        data = json.loads(bytes(files.read(name)))
+        data = json.loads(bytes(read_file(files, name)))
     except ValueError as error:
         raise ValueError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(data, dict):

@@ -14,7 +14,7 @@ The format, what it protects from and what not: docs/encryption.md.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ovfast import _core
 from ovfast._core import EncryptedContents, EncryptedFile, Key, OpenSslCipher, is_encrypted
@@ -38,6 +38,7 @@ __all__ = [
     "open_files",
     "open_model",
     "open_openssl_model",
+    "read_file",
     "read_ir",
     "rekey",
     "verify",
@@ -77,6 +78,11 @@ def open_files(
     if not is_encrypted(directory) and Path(directory).is_dir():
         raise ValueError(f"'{directory}' is not encrypted, but a key was given")
     return _core.open_directory(directory, as_key(key))
+
+
+def read_file(files: _core.ModelFiles, name: str) -> memoryview:
+    """Read a file of a model directory without a copy. Raises ModelError, DecryptionError."""
+    return _view(files.read(name))
 
 
 def open_model(
@@ -137,7 +143,7 @@ def open_openssl_model(
     if _core.looks_like_ir(text):
         plain = cipher.read(binary)
         weights, memory = _secure_tensor(len(plain))
-        memory[:] = memoryview(plain)
+        memory[:] = _view(plain)
         model = _read_ir(text, weights, core)
     if model is None:
         raise DecryptionError(
@@ -145,6 +151,10 @@ def open_openssl_model(
             "vector is wrong, or they are damaged"
         )
     return model
+
+
+def _view(data: _core.FileBytes) -> memoryview:
+    return memoryview(cast(Any, data))  # the stub does not know that it is a buffer
 
 
 def _secure_tensor(size: int) -> tuple[Any, memoryview]:
@@ -168,7 +178,7 @@ def _read_ir(text: _core.FileBytes, weights: Any, core: openvino.Core | None) ->
     core.add_extension(str(library_path()))
     with _core.WipeFreedMemory():
         try:
-            return core.read_model(model=bytes(text), weights=weights)
+            return core.read_model(model=bytes(_view(text)), weights=weights)
         except Exception:  # noqa: BLE001 (see above)
             return None
 

@@ -187,6 +187,8 @@ class LLM:
         if key is not None and _is_file(Path(source).expanduser()):
             raise ValueError(f"'{source}' is no encrypted directory, but a key was given")
         model_dir = ModelDir.check(resolve(source, progress, packed), key)
+        # While options are judged, the tokenizer loads and OpenVINO starts.
+        model_dir.files.prefetch("openvino_model.bin")
         self.model_dir: Path = model_dir.path
         context = model_dir.context_length
         if context is not None and (max_context is None or max_context > context):

@@ -13,7 +13,7 @@ from typing import Any
 
 from ovfast import _core
 from ovfast.chat_template import ChatTemplate, read_special_tokens
-from ovfast.crypto import Key, as_key, open_files
+from ovfast.crypto import Key, as_key, open_files, read_file
 from ovfast.errors import ModelError
 
 __all__ = ["PACKED_OPERATION", "PACK_MANIFEST", "ModelDir", "check_ir"]
@@ -112,7 +112,7 @@ class ModelDir:
     @property
     def model_text(self) -> memoryview:
         """The text of the model's graph."""
-        return memoryview(self.files.read(f"{_MODEL}.xml"))
+        return read_file(self.files, f"{_MODEL}.xml")
 
     @property
     def weights_bytes(self) -> int:
@@ -150,7 +150,7 @@ def check_ir(files: _core.ModelFiles, xml: str, fix: str) -> memoryview:
     for file in (path, binary):
         if str(file.relative_to(files.path)) not in files:
             raise ModelError(f"'{path.parent}' lacks {file.name}. {fix}")
-    text = memoryview(files.read(xml))
+    text = read_file(files, xml)
     if not bytes(text[-64:]).rstrip().endswith(b"</net>"):
         raise ModelError(f"'{path}' is truncated or not an OpenVINO model. {fix}")
     needed = max((int(at) + int(size) for at, size in _CONSTANT.findall(text)), default=0)
@@ -246,7 +246,7 @@ def _read_json(files: _core.ModelFiles, name: str) -> dict[str, Any]:
     if name not in files:
         return {}
     try:
-        content = json.loads(bytes(files.read(name)))
+        content = json.loads(bytes(read_file(files, name)))
     except ValueError as error:
         raise ModelError(f"'{path}' cannot be read: {error}. Export the model again.") from error
     if not isinstance(content, dict):
@@ -276,7 +276,7 @@ def _chat_template(files: _core.ModelFiles) -> str | None:
     """Look where writers put the template, the newest place first."""
     file = "chat_template.jinja"
     if file in files:
-        return bytes(files.read(file)).decode("utf-8")
+        return bytes(read_file(files, file)).decode("utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
         template = _read_json(files, name).get("chat_template")
         if isinstance(template, list):  # several, each with a name
@@ -284,5 +284,5 @@ def _chat_template(files: _core.ModelFiles) -> str | None:
             template = named.get("default")
         if isinstance(template, str):
             return template
-    found = _CHAT_TEMPLATE.search(memoryview(files.read(f"{_TOKENIZERS[0]}.xml")))
+    found = _CHAT_TEMPLATE.search(read_file(files, f"{_TOKENIZERS[0]}.xml"))
     return html.unescape(found[1].decode("utf-8")) if found else None

@@ -325,6 +325,17 @@ TEST_F(CryptoContainer, TargetsAppearWholeOrNotAtAll) {
     EXPECT_THROW(encrypt_directory(dir_ / "out", dir_ / "twice", key_, options),
                  std::invalid_argument);
     EXPECT_THROW(encrypt_directory(dir_ / "none", dir_ / "twice", key_), ovfast::ModelError);
+    // What is replaced must be of the same kind: a slip should not cost a home directory.
+    write_file(dir_ / "home" / "letter", "dear");
+    EXPECT_THROW(encrypt_directory(plain, dir_ / "home", key_, options), std::invalid_argument);
+    EXPECT_THROW(decrypt_directory(dir_ / "out", dir_ / "home", key_, true), std::invalid_argument);
+    EXPECT_THROW(decrypt_directory(dir_ / "out", dir_ / "out", key_, true), std::invalid_argument);
+    EXPECT_EQ(read_file(dir_ / "home" / "letter"), "dear");
+    fs::remove_all(dir_ / "home");
+    decrypt_directory(dir_ / "out", dir_ / "back", key_);
+    decrypt_directory(dir_ / "out", dir_ / "back", key_, true);
+    expect_same(plain, dir_ / "back");
+    fs::remove_all(dir_ / "back");
     options.chunk_bytes = 100;
     EXPECT_THROW(encrypt_directory(plain, dir_ / "small", key_, options), std::invalid_argument);
     // Nothing of all that was cut off is left.
@@ -357,6 +368,28 @@ TEST_F(CryptoContainer, ClosedFilesCannotBeRead) {
     EXPECT_THROW(files->read("f0"), ovfast::DecryptionError);
     EXPECT_TRUE(files->has("f0"));
     EXPECT_TRUE(kept.text() == read_file(dir_ / "plain" / "f0"));
+}
+
+TEST_F(CryptoContainer, Prefetching) {
+    const fs::path encrypted = encrypt(make("plain", {100, 20 * kChunk, 3}), "encrypted");
+    const std::string expected = read_file(dir_ / "plain" / "f1");
+    {
+        const auto files = open_directory(encrypted, key_);
+        files->prefetch("f1");
+        files->prefetch("f1");
+        EXPECT_TRUE(files->read("f1").text() == expected);
+        EXPECT_TRUE(files->read("f1").text() == expected);  // decrypted again
+        files->prefetch("none");
+        EXPECT_THROW(files->read("none"), ovfast::ModelError);
+        files->prefetch("f1");
+        files->close();
+        EXPECT_THROW(files->read("f1"), ovfast::DecryptionError);
+    }
+    flip(encrypted / "f1.enc", 5000);
+    const auto files = open_directory(encrypted, key_);
+    files->prefetch("f1");
+    EXPECT_THROW(files->read("f1"), ovfast::DecryptionError);
+    files->prefetch("f1");  // destroyed while it runs
 }
 
 TEST_F(CryptoContainer, RolesFollowNames) {

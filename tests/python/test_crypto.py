@@ -490,7 +490,13 @@ def test_inspect_and_tune_take_a_key(key: crypto.Key, encrypted: Path) -> None:
 def test_eval_takes_a_key(
     key: crypto.Key, encrypted: Path, tiny_model_dirs: dict[str, Path]
 ) -> None:
-    options = {"positions": 40, "context": 32, "stride": 16, "max_new_tokens": 32, "progress": False}
+    options = {
+        "positions": 40,
+        "context": 32,
+        "stride": 16,
+        "max_new_tokens": 32,
+        "progress": False,
+    }
     plain = tiny_model_dirs["qwen2"]
     ours = ovfast.evaluate(encrypted, plain, allow_degenerate=True, key=key, **options)
     assert ours.text is not None
@@ -515,3 +521,34 @@ def test_a_key_goes_through_a_pipe() -> None:
         with pytest.raises(ovfast.Error, match="sent no key"):
             crypto.Key.receive(receiver)
         os.close(receiver)
+
+
+_STREAMING = """
+import sys
+from pathlib import Path
+from ovfast import _core, crypto
+plain, enc, back = (Path(sys.argv[1]) / name for name in ("plain", "enc", "back"))
+plain.mkdir()
+with (plain / "small").open("wb") as small:
+    small.write(bytes(5 << 20))
+with (plain / "weights.bin").open("wb") as weights:
+    weights.truncate(400 << 20)
+key = crypto.Key.generate()
+before = _core.read_process_memory().peak_rss
+crypto.encrypt(plain, enc, key, progress=False)
+crypto.verify(enc, key, progress=False)
+crypto.decrypt(enc, back, key, progress=False)
+assert (back / "weights.bin").stat().st_size == 400 << 20
+print(_core.read_process_memory().peak_rss - before)
+"""
+
+
+def test_memory_does_not_grow_with_files(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _STREAMING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 64 << 20

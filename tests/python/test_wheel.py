@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ovfast import crypto
+
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(sysconfig.get_paths()["platlib"])
 
@@ -88,14 +90,14 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environm
     return Environment(tmp_path_factory.mktemp("elsewhere"), wheel, ())
 
 
-def build_example(environment: Environment, *options: str) -> Path:
+def build_example(environment: Environment, *options: str, folder: str = "") -> Path:
     config = run(
         environment.python, "-c", "import ovfast; print(ovfast.cmake_dir())", cwd=environment.folder
     ).strip()
     assert Path(config).is_relative_to(environment.site)
-    build = environment.folder / "build"
+    build = environment.folder / "build" / (folder or "stream")
     run(
-        *("cmake", "-S", ROOT / "examples" / "cpp", "-B", build, f"-Dovfast_DIR={config}"),
+        *("cmake", "-S", ROOT / "examples" / "cpp" / folder, "-B", build, f"-Dovfast_DIR={config}"),
         *options,
         cwd=environment.folder,
     )
@@ -163,3 +165,24 @@ def test_cpp_program_beside_openvino(beside: Environment) -> None:
 def test_cpp_program_with_openvino_elsewhere(elsewhere: Environment) -> None:
     program = build_example(elsewhere, f"-DOpenVINO_DIR={SITE / 'openvino' / 'cmake'}")
     assert "OpenVINO 20" in run(program, "--help", cwd=elsewhere.folder)
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs CMake")
+def test_cpp_program_on_an_encrypted_model(
+    elsewhere: Environment, tiny_stock_dirs: dict[str, Path]
+) -> None:
+    cmake = SITE / "openvino" / "cmake"
+    build_example(elsewhere, f"-DOpenVINO_DIR={cmake}", folder="encrypted")
+    program = elsewhere.folder / "build" / "encrypted" / "ovfast-encrypted"
+    key = crypto.Key.generate()
+    key.write(elsewhere.folder / "model.key")
+    enc = elsewhere.folder / "model.enc"
+    crypto.encrypt(tiny_stock_dirs["qwen2"], enc, key, progress=False)
+    out = run(program, enc, elsewhere.folder / "model.key", cwd=elsewhere.folder)
+    assert out.startswith("logits: [1,1,")
+    (enc / "openvino_model.bin.enc").write_bytes(b"")
+    result = subprocess.run(
+        [program, enc, elsewhere.folder / "model.key"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "openvino_model.bin.enc" in result.stderr

@@ -43,6 +43,9 @@ public:
     virtual FileBytes read(const std::string& name) const = 0;
     /// Part of it, into memory of the caller's. Throws std::invalid_argument when it lies outside.
     virtual void read(const std::string& name, uint64_t offset, size_t bytes, void* out) const = 0;
+    /// Begins to decrypt a file in the background; the next read() of the whole takes what comes.
+    /// Nothing for a folder.
+    virtual void prefetch(const std::string& name) = 0;
     /// Forgets the keys of an encrypted directory, whose files cannot be read any more. What was
     /// read stays.
     virtual void close() = 0;

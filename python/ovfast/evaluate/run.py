@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ovfast import _core
-from ovfast.crypto import Key, is_encrypted
 from ovfast._openvino import tokenizers_extension
 from ovfast.chat_template import ChatTemplate
+from ovfast.crypto import Key, is_encrypted
 from ovfast.errors import ModelError
 from ovfast.evaluate.corpus import read_texts
 from ovfast.evaluate.degeneration import NotFiniteError
