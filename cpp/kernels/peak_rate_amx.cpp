@@ -13,6 +13,7 @@ void tiles(int64_t iterations) {
         config.row_bytes[tile] = 64;
         config.rows[tile] = 16;
     }
+    asm volatile("" ::"m"(config));  // GCC's intrinsic only reads the first 8 bytes of it
     _tile_loadconfig(&config);
     alignas(64) static const int8_t values[1024] = {2, 14, 5, 11, -96, -45, 21, 91};
     _tile_zero(0);
@@ -21,6 +22,7 @@ void tiles(int64_t iterations) {
     _tile_zero(3);
     _tile_zero(4);
     _tile_zero(5);
+    asm volatile("" ::"m"(values));
     _tile_loadd(6, values, 64);
     _tile_loadd(7, values, 64);
     for (int64_t i = 0; i < iterations; ++i) {

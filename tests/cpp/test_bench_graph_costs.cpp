@@ -76,8 +76,8 @@ TEST(GraphCosts, CompressedWeights) {
     const auto x = input({-1, 64});
     const auto y = std::make_shared<MatMul>(x, w, false, true);
     const GraphCosts costs = count_graph(model(y, {x}));
-    // 384 codes and 12 zero points of half a byte, 12 scales of two, and the shape's two i64.
-    EXPECT_THAT(costs.weights, ElementsAre(Pair("f16", 24), Pair("i64", 16), Pair("u4", 198)));
+    // 384 codes and 12 zero points of half a byte, 12 scales of two.
+    EXPECT_THAT(costs.weights, ElementsAre(Pair("f16", 24), Pair("u4", 198)));
     ASSERT_EQ(costs.nodes.size(), 1U);
     EXPECT_TRUE(costs.nodes[0].int8);
     EXPECT_FALSE(costs.nodes[0].rows);  // dynamic

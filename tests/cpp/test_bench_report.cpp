@@ -156,7 +156,8 @@ TEST(Comparisons, PairRuns) {
     EXPECT_DOUBLE_EQ(compared[0].ratio.estimate, 0.5);
     EXPECT_EQ(judge(compared[0].ratio, true), Verdict::kTooFewRuns);  // three pairs
     for (Side& side : ab.sides) {
-        side.runs[0].insert(side.runs[0].end(), side.runs[0].begin(), side.runs[0].begin() + 3);
+        const std::vector<RunFigures> again = side.runs[0];
+        side.runs[0].insert(side.runs[0].end(), again.begin(), again.end());
     }
     const auto six = comparisons(ab);
     EXPECT_EQ(judge(six[0].ratio, six[0].smaller_is_better), Verdict::kFaster);

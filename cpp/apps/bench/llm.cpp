@@ -398,11 +398,22 @@ int measure(LlmReport& report) {
     return code;
 }
 
-// A report that carries the error is written even when the command line is wrong, where it says
-// where to.
-void write_error(const LlmReport& report) {
+// Where the JSON report goes, also of a command line that cannot be read as a whole.
+std::string json_path(int argc, char** argv) {
+    const std::string option = "--json";
+    for (int i = 1; i < argc; ++i) {
+        const std::string argument = argv[i];
+        if (argument == option && i + 1 < argc) return argv[i + 1];
+        if (argument.rfind(option + "=", 0) == 0) return argument.substr(option.size() + 1);
+    }
+    return "";
+}
+
+// The report carries what is wrong with the command line, too.
+void write_error(const LlmReport& report, const std::string& path) {
+    if (path.empty()) return;
     try {
-        ReportFiles(report.options).write(report);
+        OutputFile(path).write(dump(llm_json(report)));
     } catch (const std::exception& e) {
         std::fprintf(stderr, "ovfast-bench llm: error: %s\n", e.what());
     }
@@ -428,7 +439,7 @@ int llm_main(int argc, char** argv) {
     } catch (const std::exception& e) {
         report.error = e.what();
         std::fprintf(stderr, "ovfast-bench llm: error: %s\n", e.what());
-        write_error(report);
+        write_error(report, json_path(argc, argv));
         return 2;
     }
     try {

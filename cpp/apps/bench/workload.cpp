@@ -123,6 +123,7 @@ private:
     }
 
     void watch(const std::function<void(const RunProgress&)>& shown) {
+        shown(progress_);
         std::unique_lock lock(mutex_);
         while (!changed_.wait_for(lock, milliseconds(100), [this] { return working_ == 0; })) {
             if (stop_() && !stopped_) cancel_all();

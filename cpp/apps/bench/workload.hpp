@@ -48,8 +48,9 @@ struct RunProgress {
 
 /// Runs `prompts`, one a request, each to `workload.output_tokens` tokens whatever they are, with
 /// the most probable token each time. `arrivals` are those of poisson_arrivals() when the workload
-/// has a rate. `shown` is called ten times a second from the calling thread. What runs is cancelled
-/// when `stop` says so. Throws what a request threw, after the others were cancelled.
+/// has a rate. `shown` is called at once and then ten times a second, from the calling thread. What
+/// runs is cancelled when `stop` says so. Throws what a request threw, after the others were
+/// cancelled.
 RunResult run_workload(Engine& engine, const Workload& workload,
                        std::vector<std::vector<int64_t>> prompts,
                        const std::vector<double>& arrivals, bool (*stop)(),
