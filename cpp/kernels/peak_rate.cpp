@@ -10,6 +10,9 @@
 #define AVX2 __attribute__((target("avx2,fma")))
 
 namespace ovfast::kernels {
+
+PeakLoop amx_peak_loop();  // peak_rate_amx.cpp
+
 namespace {
 
 constexpr int kWideChains = 20;    // of 32 registers
@@ -58,10 +61,9 @@ AVX2 void int8_avx2(int64_t iterations) {
 #pragma GCC unroll 12
         for (__m256i& chain : chains) {
             __m256i products;
-            asm volatile(
-                "vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
-                : "+x"(chain), "=&x"(products)
-                : "x"(a), "x"(b), "x"(ones));
+            asm volatile("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"
+                         : "+x"(chain), "=&x"(products)
+                         : "x"(a), "x"(b), "x"(ones));
         }
     }
 }
@@ -107,6 +109,11 @@ std::optional<PeakLoop> int8_peak_loop() {
         return PeakLoop{"vpmaddubsw ymm", 2.0 * 32 * kNarrowChains, int8_avx2};
     }
     return std::nullopt;
+}
+
+std::optional<PeakLoop> int8_tile_peak_loop() {
+    if (!supported(Isa::Amx)) return std::nullopt;
+    return amx_peak_loop();
 }
 
 std::optional<PeakLoop> f32_peak_loop() {

@@ -7,8 +7,11 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 
+#include "apps/bench/app_ab.hpp"
+#include "apps/bench/app_roofline.hpp"
 #include "apps/bench/console.hpp"
 #include "apps/bench/counters.hpp"
 #include "apps/bench/device_config.hpp"
@@ -46,6 +49,9 @@ public:
         : options_(options), steps_(steps), report_(report) {}
 
     ExitCode run();
+    /// For -ab: all but the measuring, and a round of it.
+    void prepare();
+    Measured measure_part() { return run_loop(*requests_, ab_part(plan_), interrupted); }
 
 private:
     bool compile_only() const { return options_.iterations == uint64_t{0}; }
@@ -70,6 +76,7 @@ private:
     void measure();
     void dump();
     void dump_counters();
+    void print_roofline();
 
     void add(Section section, const std::string& csv, const std::string& json,
              const nlohmann::json& value, const std::string& python = "") {
@@ -88,7 +95,9 @@ private:
     std::unique_ptr<InferRequests> requests_;
     LoopPlan plan_;
     bool inference_only_ = true;
+    Measured measured_;
     Results results_;
+    std::optional<AppRoofline> roofline_;
 };
 
 void App::load_runtime() {
@@ -397,10 +406,11 @@ void App::measure() {
         log_info("First inference took " + fixed(took) + " ms");
         add(Section::results, "first inference time (ms)", "first_inference_time", took);
     }
+    if (options_.roofline) roofline_.emplace(model_);
     const InterruptGuard guard;
-    const Measured measured = run_loop(*requests_, plan_, interrupted);
-    if (measured.interrupted) log_warning("Interrupted: the figures are of what was done so far");
-    results_ = summarize(measured, info_, options_.latency_percentile);
+    measured_ = run_loop(*requests_, plan_, interrupted);
+    if (measured_.interrupted) log_warning("Interrupted: the figures are of what was done so far");
+    results_ = summarize(measured_, info_, options_.latency_percentile);
     // Of several devices at once no latency is shown.
     if (contains(options_.device, "MULTI")) results_.latency.reset();
 }
@@ -439,6 +449,29 @@ void App::dump() {
     }
 }
 
+void App::print_roofline() {
+    if (!roofline_) return;
+    const bool counted = options_.counters.value_or(false) || !options_.sort_counters.empty();
+    int streams = 1;
+    try {
+        streams = compiled_.get_property(ov::num_streams).num;
+    } catch (const ov::Exception&) {
+        // A device need not have any.
+    }
+    roofline_->print(info_, measured_, counted ? averaged(requests_->counters()) : Counters{},
+                     streams);
+}
+
+void App::prepare() {
+    load_runtime();
+    configure();
+    compile_model();
+    query_parameters();
+    create_requests();
+    set_limits();
+    if (!options_.no_warmup) requests_->first_inference(is_async());
+}
+
 ExitCode App::run() {
     load_runtime();
     configure();
@@ -454,12 +487,50 @@ ExitCode App::run() {
     measure();
     dump();
     print_results(results_, compiled_);
+    print_roofline();
     return results_.interrupted ? exit_interrupted : exit_success;
+}
+
+ExitCode run_ab(const Options& a, const Options& b, Steps& steps) {
+    App first(a, steps, nullptr);
+    first.prepare();
+    log_info("B, which differs in " + a.ab);
+    Steps again;
+    again.next();
+    App second(b, again, nullptr);
+    second.prepare();
+    steps.next("A and B in alternation");
+    const InterruptGuard guard;
+    AbFigures figures;
+    for (size_t round = 0; round < kAbRounds && !interrupted(); ++round) {
+        for (size_t turn = 0; turn < 2 && !interrupted(); ++turn) {
+            const size_t side = (round + turn) % 2;
+            figures.add(side, (side == 0 ? first : second).measure_part());
+        }
+    }
+    if (interrupted()) log_warning("Interrupted: the figures are of what was done so far");
+    std::cout << figures.text() << std::flush;
+    return interrupted() ? exit_interrupted : exit_success;
+}
+
+Options options_of_b(int argc, char** argv, const std::string& changes) {
+    const std::vector<std::string> arguments = ab_arguments(argc, argv, changes);
+    std::vector<const char*> pointers;
+    for (const std::string& argument : arguments) pointers.push_back(argument.c_str());
+    Options options = parse_options(static_cast<int>(pointers.size()), pointers.data());
+    check_rules(options);
+    check_ab(options);
+    return options;
 }
 
 /// Finds out now, not after the measuring, that a file cannot be written.
 void check_outputs(const Options& options) {
     namespace fs = std::filesystem;
+    if (options.roofline && (options.load_from_file || lower_extension(options.model) == ".blob")) {
+        throw std::runtime_error(
+            "-roofline counts the operations of a model, but -load_from_file and compiled models "
+            "have no graph");
+    }
     if (!options.report_type.empty()) {
         OutputFile(fs::path(options.report_folder) / "benchmark_report.csv");
     }
@@ -489,6 +560,10 @@ int app_main(int argc, char** argv) {
         }
         check_rules(options);
         check_outputs(options);
+        if (!options.ab.empty()) {
+            check_ab(options);
+            return run_ab(options, options_of_b(argc, argv, options.ab), steps);
+        }
         if (!options.report_type.empty()) {
             report = std::make_unique<Report>(options.report_type, options.report_folder,
                                               options.json_stats);

@@ -187,8 +187,7 @@ void add_engine_options(CLI::App& app, EngineConfig& config) {
         ->group(group);
     app.add_option("--property", config.properties, "Further OpenVINO property, repeatable")
         ->type_name("KEY=VALUE")
-        ->expected(1)
-        ->take_all()
+        ->allow_extra_args(false)
         ->group(group);
     app.add_option("--tokenizers", config.tokenizers,
                    "Library of openvino_tokenizers; default: the one beside OpenVINO")

@@ -36,6 +36,11 @@ bool collect(const ov::Output<ov::Node>& output, Constants& found, std::set<ov::
         return true;
     }
     if (node->get_input_size() == 0) return false;
+    // Of these, the other inputs are shapes and axes.
+    const std::string type = node->get_type_name();
+    if (type == "Reshape" || type == "Transpose" || type == "Squeeze" || type == "Unsqueeze") {
+        return collect(node->input_value(0), found, seen);
+    }
     for (const auto& input : node->input_values()) {
         if (!collect(input, found, seen)) return false;
     }

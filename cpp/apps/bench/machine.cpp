@@ -59,6 +59,12 @@ double rate_of(const PeakLoop& loop, int threads) {
            *std::max_element(taken.begin(), taken.end());
 }
 
+// What kernels use at best: tiles where they are.
+std::optional<PeakLoop> int8_loop() {
+    const auto tiles = kernels::int8_tile_peak_loop();
+    return tiles ? tiles : kernels::int8_peak_loop();
+}
+
 double rate_of(const std::optional<PeakLoop>& loop, int threads) {
     return loop ? rate_of(*loop, threads) : 0.0;
 }
@@ -121,7 +127,7 @@ MachineProbe::MachineProbe(int threads, int64_t megabytes) : threads_(threads) {
 Rates MachineProbe::measure() {
     Rates rates;
     rates.read = read_rate(memory_, threads_);
-    rates.int8 = rate_of(kernels::int8_peak_loop(), threads_);
+    rates.int8 = rate_of(int8_loop(), threads_);
     rates.f32 = rate_of(kernels::f32_peak_loop(), threads_);
     measured_.push_back(rates);
     return rates;
@@ -138,7 +144,7 @@ MachineLimits MachineProbe::limits() const {
     const Summary f32 = over(&Rates::f32);
     MachineLimits limits;
     limits.rates = {read.median, int8.median, f32.median};
-    limits.int8_instruction = instruction(kernels::int8_peak_loop());
+    limits.int8_instruction = instruction(int8_loop());
     limits.f32_instruction = instruction(kernels::f32_peak_loop());
     limits.threads = threads_;
     limits.probes = measured_.size();

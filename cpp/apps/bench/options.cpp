@@ -212,6 +212,12 @@ void Table::fill() {
          "detailed_counters (of each request), sort_detailed_counters",
          {"no_counters", "average_counters", "detailed_counters", "sort_detailed_counters"});
     text({"report_folder"}, &Options::report_folder, "Folder of the reports");
+    text({"ab"}, &Options::ab,
+         "Measure a second configuration in alternation with the first: what differs, as "
+         "NAME=VALUE,... of these options or a JSON file");
+    boolean({"roofline"}, &Options::roofline,
+            "Print the share of what the machine's memory and arithmetic allow; with -pc of each "
+            "layer, too");
     boolean({"pc", "perf_counts"}, &Options::counters, "Print the time of each layer");
     text({"pcsort", "perf_counts_sort"}, &Options::sort_counters,
          "Print the time of each layer: no_sort in graph order, sort by time, simple_sort by time "

@@ -55,6 +55,8 @@ struct Options {
     std::string sort_counters;           // -pcsort
     bool sequence = false;               // -pcseq
     std::string exec_graph_path;         // -exec_graph_path
+    bool roofline = false;               // -roofline, not one of benchmark_app's
+    std::string ab;                      // -ab, what differs in B; not one of benchmark_app's
     std::string dump_config;             // -dump_config
     std::string load_config;             // -load_config
 
