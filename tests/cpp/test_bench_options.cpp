@@ -113,6 +113,7 @@ TEST(BenchOptions, RulesBetweenOptions) {
     const std::vector<std::pair<std::vector<const char*>, const char*>> wrong = {
         {{"-m", "a", "-latency_percentile", "101"}, "The percentile value is incorrect"},
         {{"-m", "a", "-latency_percentile", "0"}, "The percentile value is incorrect"},
+        {{"-m", "a", "-t", "9000000000000000000"}, "expected at most 1000000000 seconds"},
         {{"-m", "a", "-nstreams", "2"}, "-nstreams, -nthreads and -pin options are fine tune"},
         {{"-m", "a", "-hint", "latency", "-pin", "YES"}, "are fine tune options"},
         {{"-m", "a", "-d", "MULTI:CPU", "-report_type", "average_counters"},

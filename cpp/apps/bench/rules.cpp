@@ -12,6 +12,11 @@ void check_rules(Options& options) {
         throw std::runtime_error(
             "The percentile value is incorrect. The applicable values range is [1, 100].");
     }
+    constexpr uint64_t most_seconds = 1'000'000'000;  // more does not fit into nanoseconds
+    if (options.seconds.value_or(0) > most_seconds) {
+        throw std::runtime_error("-t: expected at most " + std::to_string(most_seconds) +
+                                 " seconds, got " + std::to_string(*options.seconds));
+    }
     if (options.hint != "none" &&
         (!options.streams.empty() || options.threads.value_or(0) != 0 || !options.pin.empty())) {
         throw std::runtime_error(
