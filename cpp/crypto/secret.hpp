@@ -21,7 +21,7 @@ class OVFAST_API SecureBuffer {
 public:
     enum class Use {
         kKey,   ///< a few bytes; a forked child sees zeros
-        kData,  ///< may be gigabytes: huge pages, locked as they are touched
+        kData,  ///< may be gigabytes: pages are locked as they are touched
     };
 
     SecureBuffer() = default;
