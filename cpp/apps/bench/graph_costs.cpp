@@ -280,7 +280,7 @@ private:
         }
         if (sizes.empty()) return false;
         cost.rows = rows_of(node.get_input_partial_shape(0));
-        cost.int8 = node.activations() != ops::Activations::Exact;
+        cost.int8 = node.mode().precision != ops::Activations::Exact;
         for (const uint64_t size : sizes) cost.bytes += size;
         if (const auto* table = dynamic_cast<const ops::Embedding*>(&node)) {
             cost.bytes_a_row = cost.bytes / static_cast<uint64_t>(table->attributes().rows);
