@@ -93,7 +93,8 @@ void throw_not_compiled(const ModelFiles& files, const EngineOptions& options,
                             ": " + reason_about(files, error);
     // The plugin knows which values a property takes, and only says so here.
     for (const auto& [name, value] : options.properties) {
-        if (std::string(error.what()).find(name) != std::string::npos) throw std::invalid_argument(why);
+        if (std::string(error.what()).find(name) != std::string::npos)
+            throw std::invalid_argument(why);
     }
     throw ModelError(why);
 }
