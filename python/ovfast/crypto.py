@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ovfast import _core
-from ovfast._core import EncryptedContents, EncryptedFile, Key, OpenSslCipher, is_encrypted
 from ovfast.errors import DecryptionError, ModelError
 from ovfast.progress import Bar
 
@@ -43,6 +42,12 @@ __all__ = [
     "rekey",
     "verify",
 ]
+
+EncryptedContents = _core.EncryptedContents
+EncryptedFile = _core.EncryptedFile
+Key = _core.Key
+OpenSslCipher = _core.OpenSslCipher
+is_encrypted = _core.is_encrypted
 
 # glibc maps what is larger on its own and unmaps it when it is freed; smaller blocks would lie in
 # the heap with what they held (mallopt(3): M_MMAP_THRESHOLD is at most 32 MiB).

@@ -387,7 +387,7 @@ def test_run_several_on_a_model(ovfast_command: Ovfast, tiny_model_dirs: dict[st
         (["--kv-cache-gb", "0"], "--kv-cache-gb is 0.0, expected a positive number"),
         (["--threads", "0"], "--threads is 0, expected a positive number"),
         (["--max-context", "0"], "--max-context is 0, expected a positive number"),
-        (["--device", "GPU"], "--device is 'GPU', expected 'CPU'"),
+        (["--device", "TPU"], "--device is 'TPU', expected 'CPU'"),
         (["--device", "num_threads"], "--device is 'num_threads', expected 'CPU'"),
     ],
 )

@@ -85,22 +85,25 @@ def test_values_are_those_of_the_whole_graph(
 
 
 def test_cuts_are_where_little_passes() -> None:
-    """A wide product between two narrow places: the cut goes through a narrow one."""
+    """Between two layers 4, 64 and 1 values pass: the cut is where it is 1."""
     x = ops.parameter([-1, 4], np.float32, "x")
-    layers, y = [], x
+    layers, narrow, y = [], [], x
     for _ in range(3):
-        wide = ops.matmul(y, RANDOM.normal(size=(4, 64)).astype(np.float32), False, False)
+        sums = ops.reduce_sum(ops.tile(y, np.array([1, 16])), np.array([1]), True)
+        wide = ops.matmul(sums, RANDOM.normal(size=(1, 64)).astype(np.float32), False, False)
         y = ops.matmul(ops.relu(wide), RANDOM.normal(size=(64, 4)).astype(np.float32), False, False)
         layers += [wide, y]
+        narrow.append(sums)
     model = ov.Model([y], [x], "narrow and wide")
 
     def cost(node: Any, piece: Piece) -> int:
         return 1
 
-    pieces = cut(model, layers, cost, 3, 16)
+    pieces = cut(model, layers, cost, 2, 16)
     assert [len(piece.targets) for piece in pieces] == [2, 2, 2]
-    passing = {key_of(node.output(0)) for node in layers[1::2]}
+    passing = {key_of(node.output(0)) for node in narrow}
     inside = [{key_of(node.output(0)) for node in piece.nodes} for piece in pieces]
     for before, after in zip(inside, pieces[1:], strict=False):
         taken = {key_of(value) for node in after.nodes for value in node.input_values()}
+        assert len(taken & before & passing) == 1
         assert taken & before <= passing

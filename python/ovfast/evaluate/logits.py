@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ovfast._core import ModelFiles
+from ovfast import _core
 from ovfast.crypto import read_ir
 from ovfast.errors import ModelError
 from ovfast.model_dir import ModelDir
@@ -82,7 +82,7 @@ def read_all_positions(model_dir: str | Path | ModelDir, core: Any, *, exact: bo
     )
 
 
-def read_graph(files: ModelFiles, name: str, core: Any, *, packed: bool, exact: bool) -> Any:
+def read_graph(files: _core.ModelFiles, name: str, core: Any, *, packed: bool, exact: bool) -> Any:
     """Read one IR as `read_all_positions` does; `packed`: it holds ovfast's operations."""
     xml = files.path / name
     if packed:
