@@ -901,6 +901,20 @@ class EngineOptions:
         """
     @properties.setter
     def properties(self, arg0: collections.abc.Mapping[str, str]) -> None: ...
+    @property
+    def tile_columns(self) -> int:
+        """
+        Output columns of a linear layer that it takes at a time of a prompt; 0: 512.
+        """
+    @tile_columns.setter
+    def tile_columns(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    @property
+    def tile_kb(self) -> int:
+        """
+        KiB of packed weights that a thread takes at a time while answering; 0: 64.
+        """
+    @tile_kb.setter
+    def tile_kb(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 
 class EngineInfo:
     """

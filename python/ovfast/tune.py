@@ -356,7 +356,7 @@ def _measure(llm: LLM, ids: Sequence[int]) -> Round:
 class _Models:
     """The candidates of a stage, all loaded: packed weights are mapped once for all of them."""
 
-    def __init__(self, model: ModelDir, key: Key | None) -> None:
+    def __init__(self, model: ModelDir, key: Key | None = None) -> None:
         self._model = model
         self._key = key
         self._loaded: dict[tuple[tuple[str, Any], ...], LLM] = {}

@@ -32,8 +32,9 @@ LOAD = "import sys, ovfast; print(ovfast.LLM(sys.argv[1], kv_cache_gb=0.01).info
 
 @pytest.fixture
 def stock(tiny_stock_dirs: dict[str, Path], tmp_path: Path) -> Path:
-    """A stock directory of one's own."""
-    return Path(shutil.copytree(tiny_stock_dirs["qwen2"], tmp_path / "stock"))
+    """A stock directory of one's own, without what other tests packed in it."""
+    source, ignore = tiny_stock_dirs["qwen2"], shutil.ignore_patterns(".ovfast")
+    return Path(shutil.copytree(source, tmp_path / "stock", ignore=ignore))
 
 
 @pytest.fixture
