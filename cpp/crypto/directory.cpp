@@ -269,8 +269,10 @@ Contents encrypt_directory(const fs::path& dir, const fs::path& out_dir, const K
     if (is_encrypted(dir)) {
         throw std::invalid_argument("'" + dir.string() + "' is encrypted already");
     }
-    const std::string inside =
-        fs::weakly_canonical(out_dir).lexically_relative(fs::canonical(dir)).generic_string();
+    // Absolute first: a relative path that does not exist would stay relative.
+    const std::string inside = fs::weakly_canonical(fs::absolute(out_dir))
+                                   .lexically_relative(fs::canonical(dir))
+                                   .generic_string();
     if (inside == "." || inside.substr(0, 2) != "..") {
         throw std::invalid_argument("'" + out_dir.string() + "' lies in '" + dir.string() +
                                     "': choose a place beside it");

@@ -29,9 +29,13 @@ def made(
 
 
 def test_from_a_key_to_an_answer_and_back(
-    ovfast_command: Ovfast, tiny_model_dirs: dict[str, Path], tmp_path: Path
+    ovfast_command: Ovfast,
+    tiny_model_dirs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    key, enc, back = (str(tmp_path / name) for name in ("model.key", "model.enc", "back"))
+    monkeypatch.chdir(tmp_path)
+    key, enc, back = "model.key", "model.enc", "back"
     done = ovfast_command("keygen", "-o", key)
     assert done.code == 0
     digits = Path(key).read_text().strip()
