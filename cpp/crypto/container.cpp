@@ -103,6 +103,7 @@ public:
         try {
             for (size_t done = 0; done < bytes; done += kPiece) {
                 const size_t size = std::min(kPiece, bytes - done);
+                fault_in(out + done, size);
                 read_all(descriptor, begin + done, size, out + done, file_.path);
                 gcm_.update(out + done, out + done, size);
             }

@@ -16,6 +16,14 @@ constexpr size_t kPage = 4096;
 std::mutex wiping_mutex;
 int wiping = 0;  // guarded by wiping_mutex
 
+std::pair<void*, size_t> whole_pages(void* data, size_t bytes) {
+    auto begin = reinterpret_cast<uintptr_t>(data);
+    const uintptr_t end = (begin + bytes) / kPage * kPage;
+    begin = (begin + kPage - 1) / kPage * kPage;
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): the caller's own address, rounded
+    return {reinterpret_cast<void*>(begin), end > begin ? end - begin : 0};
+}
+
 }  // namespace
 
 void wipe(void* data, size_t bytes) {
@@ -23,14 +31,15 @@ void wipe(void* data, size_t bytes) {
 }
 
 void protect(void* data, size_t bytes) {
-    auto begin = reinterpret_cast<uintptr_t>(data);
-    const uintptr_t end = (begin + bytes) / kPage * kPage;
-    begin = (begin + kPage - 1) / kPage * kPage;
-    if (end <= begin) return;
-    // NOLINTNEXTLINE(performance-no-int-to-ptr): the caller's own address, rounded
-    void* pages = reinterpret_cast<void*>(begin);
-    ::madvise(pages, end - begin, MADV_DONTDUMP);
-    ::mlock2(pages, end - begin, MLOCK_ONFAULT);
+    const auto [pages, size] = whole_pages(data, bytes);
+    if (size == 0) return;
+    ::madvise(pages, size, MADV_DONTDUMP);
+    ::mlock2(pages, size, MLOCK_ONFAULT);
+}
+
+void fault_in(void* data, size_t bytes) {
+    const auto [pages, size] = whole_pages(data, bytes);
+    if (size != 0) ::madvise(pages, size, MADV_POPULATE_WRITE);
 }
 
 SecureBuffer::SecureBuffer(size_t bytes, Use use) {

@@ -444,6 +444,30 @@ def test_the_demo_model_answers_the_same(
     assert answers[0] == answers[1]
 
 
+_PEAK = """
+import sys
+import ovfast
+from ovfast import _core
+llm = ovfast.LLM(sys.argv[1], key=sys.argv[2] or None, kv_cache_gb=0.5, progress=False)
+print(_core.read_process_memory().peak_rss)
+"""
+
+
+@pytest.mark.real_model
+def test_loading_the_demo_model_holds_no_second_copy(
+    real_model_dir: Path, tmp_path: Path, key: crypto.Key
+) -> None:
+    """16 MiB at most beside the weights. A plain load maps as many bytes as are decrypted here."""
+    crypto.encrypt(real_model_dir, tmp_path / "enc", key, progress=False)
+    key.write(tmp_path / "model.key")
+    peaks = []
+    for source, with_key in ((real_model_dir, ""), (tmp_path / "enc", tmp_path / "model.key")):
+        command = [sys.executable, "-c", _PEAK, str(source), str(with_key)]
+        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        peaks.append(int(child.stdout))
+    assert peaks[1] - peaks[0] < 16 << 20
+
+
 def test_models_of_several_folders_are_covered(tmp_path: Path, key: crypto.Key) -> None:
     files = {
         "model_index.json": b"{}",
