@@ -215,12 +215,12 @@ def optimum() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimum")
-@pytest.mark.parametrize("family", ["qwen2", "llama", "gemma3"])
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
 def test_same_logits_as_layer_by_layer(family: str, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "tiny", family)
     if family == "gemma3":  # two bases, one scaled
         spell_anew(folder)
-    options = {"weights": "f16", "packed": False, "progress": False}
+    options = {"weights": "f16", "packed": False, "progress": False, "task": "text-generation"}
     ovfast.export(folder, tmp_path / "direct", via="direct", **options)
     result = ovfast.export(folder, tmp_path / "optimum", via="optimum", verify=True, **options)
     assert result.quality is not None

@@ -88,6 +88,10 @@ def test_nothing_is_loaded_before_options_are_judged(tmp_path: Path) -> None:
         ovfast.quantize(tmp_path / "none", tmp_path / "out", grop_size=64)
     with pytest.raises(ValueError, match="a search needs a bound"):
         search(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(ValueError, match="max_kl is -1, expected a number of at least 0"):
+        ovfast.quantize(tmp_path / "none", tmp_path / "out", prove={"max_kl": -1})
+    with pytest.raises(TypeError, match="prove: expected Thresholds, a mapping or bool, got str"):
+        ovfast.quantize(tmp_path / "none", tmp_path / "out", prove="yes")
     with pytest.raises(ovfast.ModelError, match="does not exist"):
         ovfast.quantize(tmp_path / "none", tmp_path / "out")
 
@@ -137,6 +141,11 @@ def test_recipes_are_listed(ovfast_command: Ovfast) -> None:
         (["--target-size", "tiny"], "--target-size: expected a size"),
         (["--min-agreement", "0.9"], "--min-agreement is a threshold of a proof: give --prove"),
         (["--positions", "9"], "--positions is for searches"),
+        (["--prove", "--max-kl", "-1"], "--max-kl is -1.0, expected a number of at least 0"),
+        (["--prove", "--min-agreement", "90"], "--min-agreement is 90.0, expected a share"),
+        (["--max-kl", "0"], "--max-kl: expected a number above 0, got 0.0"),
+        (["--max-kl", "inf"], "--max-kl: expected a number above 0, got inf"),
+        (["--max-kl", "1", "--positions", "0"], "--positions: expected at least 1, got 0"),
     ],
     ids=str,
 )
