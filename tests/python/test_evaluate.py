@@ -264,6 +264,7 @@ def test_degenerate_answers(tiny_stock_dirs, tmp_path):
     found = ovfast.evaluate(altered, without=["speed"], **SHORT)
     guessing, loops = found.failures
     assert "no better than guessing" in guessing and "vocabulary, 412" in guessing
+    assert f"it says {found.generations.answers[0].answer!r}" in guessing
     assert "12 of 12" in loops and found.generations.answers[0].answer[-10:] in loops
     assert all(one.loop_unit == 1 for one in found.generations.answers)
     source = copied(source, tmp_path)

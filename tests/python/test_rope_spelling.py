@@ -174,9 +174,7 @@ def test_refused(
     model_type: str, parameters: Any, others: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        translated(
-            tmp_path, {"model_type": model_type, "rope_parameters": parameters, **others}
-        )
+        translated(tmp_path, {"model_type": model_type, "rope_parameters": parameters, **others})
 
 
 def frequencies(base: float, channels: int) -> np.ndarray:

@@ -143,9 +143,7 @@ def _spell(
             )
         return _flat(rotations[0], "rope_theta", "partial_rotary_factor", where), rotations[:1]
     if set(parameters) != {_FULL, _SLIDING}:
-        raise ModelError(
-            f"{where}: expected {_FULL} and {_SLIDING}, got {', '.join(parameters)}"
-        )
+        raise ModelError(f"{where}: expected {_FULL} and {_SLIDING}, got {', '.join(parameters)}")
     full, sliding = parameters[_FULL], parameters[_SLIDING]
     base, local = _TWO_BASES.get(family, ("rope_theta", "rope_theta"))
     written = _flat(full, base, "partial_rotary_factor", where)
@@ -216,9 +214,7 @@ def _kind(scaling: Any) -> Any:
     return scaling.get("rope_type", scaling.get("type")) if isinstance(scaling, dict) else None
 
 
-def _is_same(
-    level: Level, parameters: dict[str, Any], rotary: dict[str, Any], where: str
-) -> bool:
+def _is_same(level: Level, parameters: dict[str, Any], rotary: dict[str, Any], where: str) -> bool:
     """Whether a rotary embedding turns as parameters say."""
     got = np.asarray(rotary["inv_freq"], np.float64)
     if got.ndim != 1 or not len(got):

@@ -9,6 +9,7 @@ docs/quantization.md is the guide.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ovfast.evaluate.options import Thresholds
 
 __all__ = ["QuantizeResult", "quantize"]
+
+# NNCF reports its use over the network, except where this is set.
+os.environ.setdefault("NNCF_CI", "1")
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,9 @@ def _judged(
     if isinstance(prove, Thresholds):
         return prove
     if not isinstance(prove, Mapping):
-        raise TypeError(f"prove: expected Thresholds, a mapping or bool, got {type(prove).__name__}")
+        raise TypeError(
+            f"prove: expected Thresholds, a mapping or bool, got {type(prove).__name__}"
+        )
     return Thresholds(**prove)
 
 
