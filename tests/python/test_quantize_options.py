@@ -147,8 +147,7 @@ def test_recipes_are_listed(ovfast_command: Ovfast) -> None:
         (["--mode", "int8-sym", "--ratio", "0.5"], "--ratio: expected nothing with int8-sym"),
         (
             ["--recipe", "int4-g64", "--mode", "int8-sym"],
-            "--group-size: expected whole rows (-1), the only group of int8-sym, got 64, which the "
-            "recipe int4-g64 sets",
+            "the only group of int8-sym, got 64, which the recipe int4-g64 sets",
         ),
         (["--prove", "--max-kl", "-1"], "--max-kl is -1.0, expected a number of at least 0"),
         (["--prove", "--min-agreement", "90"], "--min-agreement is 90.0, expected a share"),
