@@ -79,7 +79,12 @@ class ModelDir:
         if not path.exists():
             raise ModelError(f"'{path}' does not exist")
         if not path.is_dir():
-            raise ModelError(f"'{path}' is not a directory")
+            advice = (
+                f"; export it first: ovfast export {path} -o {path.with_suffix('')}"
+                if path.suffix.lower() == ".gguf"
+                else ""
+            )
+            raise ModelError(f"'{path}' is a file, expected a model directory{advice}")
         key = None if key is None else as_key(key)
         files = open_files(path, key)
         text = _check_model(files)

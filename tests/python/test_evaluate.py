@@ -264,6 +264,7 @@ def test_degenerate_answers(tiny_stock_dirs, tmp_path):
     found = ovfast.evaluate(altered, without=["speed"], **SHORT)
     guessing, loops = found.failures
     assert "no better than guessing" in guessing and "vocabulary, 412" in guessing
+    assert f"it says {found.generations.answers[0].answer!r}" in guessing
     assert "12 of 12" in loops and found.generations.answers[0].answer[-10:] in loops
     assert all(one.loop_unit == 1 for one in found.generations.answers)
     source = copied(source, tmp_path)
@@ -322,6 +323,8 @@ def test_thresholds_refuse(values, message):
         ({"text": "/no/such/file"}, "text: '/no/such/file' does not exist"),
         ({"answers": "/no/such/file"}, "answers: '/no/such/file' does not exist"),
         ({"harness_path": "/"}, "harness_path is given, but no task"),
+        ({"harness_limit": 3}, "harness_limit is given, but no task"),
+        ({"prompts": "/", "without": ["generations"]}, "prompts are given, but without holds"),
     ],
 )
 def test_options_refuse(values, message):
@@ -344,6 +347,21 @@ def test_missing_extras(original, tmp_path, monkeypatch):
         Options(harness=["arc"])
     with pytest.raises(Error, match=r"matplotlib is missing: pip install 'ovfast\[evaluate\]'"):
         ovfast.evaluate(original, html=tmp_path / "page.html")
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ("no/such/report.html", "html: the folder of .* does not exist"),
+        ("", "html: expected a file to write, got the folder"),
+        ("/proc/report.html", "html: the folder of '/proc/report.html' cannot be written to: "),
+    ],
+)
+def test_reports_that_cannot_be_written(ovfast_command: Ovfast, tmp_path, report, message):
+    """Said before the models are read: they do not exist."""
+    run = ovfast_command("eval", "/no/such/model", "--html", str(tmp_path / report))
+    assert run.code == 1
+    assert re.search(f"--{message}", run.err), run.err
 
 
 def test_other_tokenizer(tiny_model_dirs):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cli_harness import Ovfast
 from tiny_folders import write_folder
+from transformers import CONFIG_MAPPING
 
 import ovfast
 from ovfast.errors import Error, ModelError
@@ -24,14 +25,27 @@ FAKE_WORKER = """
 import json, pathlib, shutil, sys
 request = json.loads(sys.argv[1])
 here = pathlib.Path(__file__).parent
+model = pathlib.Path(request["model"])
+(here / "seen").write_text(json.dumps({
+    "files": sorted(file.name for file in model.iterdir()),
+    "config": json.loads((model / "config.json").read_text()),
+}))
 with (here / "calls").open("a") as calls:
     calls.write(request["command"] + "\\n")
 if request["task"] == "fail":
     sys.exit("optimum says: no such task")
 shutil.copytree(here / "stock", request["output"])
 answer = {"task": "text-generation-with-past", "weights": "f16"}
+if (here / "rotary").exists():
+    answer["rotary"] = json.loads((here / "rotary").read_text())
 pathlib.Path(request["answer"]).write_text(json.dumps(answer))
 """
+
+
+def spell_anew(folder: Path) -> None:
+    """Let transformers 5 write config.json, in its own spelling."""
+    raw = json.loads((folder / "config.json").read_text())
+    CONFIG_MAPPING[raw["model_type"]].from_dict(raw).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +89,36 @@ def test_failure_tells_why_and_leaves_nothing(folder: Path, fake: Path, tmp_path
     with pytest.raises(Error, match="optimum says: no such task"):
         ovfast.export(folder, tmp_path / "a" / "out", task="fail", progress=False)
     assert not (tmp_path / "a").exists()
+
+
+def test_rope_parameters_reach_optimum_in_old_keys(
+    folder: Path, fake: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(folder, tmp_path / "new"))
+    spell_anew(source)
+    before = {file.name: file.read_bytes() for file in source.iterdir()}
+    assert json.loads(before["config.json"])["rope_parameters"]["rope_theta"] == 1e6
+    powers = np.arange(0, 32, 2) / 32
+    rotary = [{"inv_freq": (1e6**-powers).tolist(), "factor": 1.0}]
+    (fake.parent / "rotary").write_text(json.dumps(rotary))
+    out = tmp_path / "out"
+    result = ovfast.export(source, out, via="optimum", weights="f16", progress=False)
+    seen = json.loads((fake.parent / "seen").read_text())
+    assert seen["config"]["rope_theta"] == 1e6
+    assert "rope_parameters" not in seen["config"]
+    assert seen["files"] == sorted(before)
+    assert result.notes[1:] == [
+        "rope_parameters given to Optimum's transformers 4 as rope_theta 1000000.0"
+    ]
+    assert {file.name: file.read_bytes() for file in source.iterdir()} == before
+
+    # A class of models that does not know the key, however it is spelled.
+    rotary[0]["inv_freq"] = (1e4**-powers).tolist()
+    (fake.parent / "rotary").write_text(json.dumps(rotary))
+    with pytest.raises(ModelError, match="does not compute the rotary positions of .*1000000.0"):
+        ovfast.export(source, tmp_path / "a" / "out", via="optimum", weights="f16", progress=False)
+    assert not (tmp_path / "a").exists()
+    assert {file.name: file.read_bytes() for file in source.iterdir()} == before
 
 
 def test_route(folder: Path, stock: Path, tmp_path: Path) -> None:
@@ -171,10 +215,14 @@ def optimum() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimum")
-@pytest.mark.parametrize("family", ["qwen2", "llama"])
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
 def test_same_logits_as_layer_by_layer(family: str, tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "tiny", family)
-    options = {"weights": "f16", "packed": False, "progress": False}
+    if family == "gemma3":  # two bases, one scaled
+        folder = write_folder(tmp_path / "tiny", family, rope_local_base_freq=20000.0)
+        spell_anew(folder)
+    else:
+        folder = write_folder(tmp_path / "tiny", family)
+    options = {"weights": "f16", "packed": False, "progress": False, "task": "text-generation"}
     ovfast.export(folder, tmp_path / "direct", via="direct", **options)
     result = ovfast.export(folder, tmp_path / "optimum", via="optimum", verify=True, **options)
     assert result.quality is not None
@@ -185,6 +233,33 @@ def test_same_logits_as_layer_by_layer(family: str, tmp_path: Path) -> None:
     # 2^-12, and positions are turned by that in each of three layers.
     assert np.sqrt(np.mean((direct - other) ** 2)) < 0.003 * other.std()
     assert (direct.argmax(-1) == other.argmax(-1)).mean() > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimum")
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_same_logits_as_transformers_5(family: str, tmp_path: Path) -> None:
+    """A folder that it wrote, with a base of 1,000,000, and one with scaled frequencies."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    folder = write_folder(tmp_path / "f16", family)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert "rope_theta" not in config
+    assert config["rope_parameters"]["rope_type"] == ("default" if family == "qwen2" else "llama3")
+    out = tmp_path / "out"
+    ovfast.export(folder, out, via="optimum", weights="f16", packed=False, progress=False)
+    ids = np.random.default_rng(0).integers(3, 460, 200).tolist()
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids])).logits[0].double().numpy()
+    got = PositionLogits(out, exact=True)(ids).astype(np.float64)
+    error = np.sqrt(np.mean((got - wanted) ** 2, axis=-1)) / wanted.std()
+    # As above; the first positions turn by little whatever the base.
+    assert error[:8].max() < 0.01
+    assert error[100:].max() < 0.01
+    assert (got.argmax(-1) == wanted.argmax(-1)).mean() > 0.95
 
 
 @pytest.mark.slow
@@ -251,23 +326,3 @@ def test_speech(tmp_path: Path) -> None:
     }
     assert "logits" in json.loads((out / "ovfast.json").read_text())["quality"]["verify"]["outputs"]
     assert result.weights_bytes > 0
-
-
-@pytest.mark.parametrize("inside", [False, True])
-def test_rope_that_transformers_4_would_ignore(tmp_path: Path, inside: bool) -> None:
-    """The real demo model came out with a base of 10,000 for its 1,000,000, verified by the same."""
-    from ovfast.export.huggingface import check_rope
-
-    def write(level: dict[str, object]) -> None:
-        config = {"text_config": level} if inside else level
-        (tmp_path / "config.json").write_text(json.dumps(config))
-
-    write({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}})
-    with pytest.raises(ModelError, match="has rope_parameters.*--via direct"):
-        check_rope(tmp_path)
-    write({"rope_theta": 1e6, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}})
-    check_rope(tmp_path)
-    write({"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}})
-    check_rope(tmp_path)
-    write({"rope_theta": 1e6})
-    check_rope(tmp_path)

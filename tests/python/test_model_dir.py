@@ -92,10 +92,13 @@ def test_not_there(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
         ModelDir.check(tmp_path / "nothing")
     (tmp_path / "file").touch()
-    with pytest.raises(ModelError, match="not a directory"):
+    with pytest.raises(ModelError, match="is a file, expected a model directory$"):
         ModelDir.check(tmp_path / "file")
     with pytest.raises(ModelError, match=r"is no model directory: no openvino_model\.xml\.$"):
         ModelDir.check(tmp_path)
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(ModelError, match="export it first: ovfast export .*model.gguf -o .*model$"):
+        ModelDir.check(tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import ovfast
 from ovfast import Error, ModelError
 from ovfast.evaluate.logits import PositionLogits
 from ovfast.evaluate.metrics import kl_divergence
-from ovfast.evaluate.options import PARTS
+from ovfast.evaluate.options import PARTS, Thresholds
 from ovfast.export.manifest import read_manifest
 from ovfast.model_dir import ModelDir
 from ovfast.quantize import QuantizeResult, halves
@@ -353,7 +353,7 @@ def test_proof(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert content(tmp_path) == []
     result = ovfast.quantize(source, tmp_path / "q", "int8", prove=True, progress=False)
     assert result.quality == {"passed": True, "failures": [], "kl_mean": 0.2}
-    assert seen == [(source, {"max_kl": 0.1}), (source, None)]
+    assert seen == [(source, Thresholds(max_kl=0.1)), (source, Thresholds())]
 
 
 def test_activations_are_for_another_module(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,10 @@ def test_nothing_is_loaded_before_options_are_judged(tmp_path: Path) -> None:
         ovfast.quantize(tmp_path / "none", tmp_path / "out", grop_size=64)
     with pytest.raises(ValueError, match="a search needs a bound"):
         search(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(ValueError, match="max_kl is -1, expected a number of at least 0"):
+        ovfast.quantize(tmp_path / "none", tmp_path / "out", prove={"max_kl": -1})
+    with pytest.raises(TypeError, match="prove: expected Thresholds, a mapping or bool, got str"):
+        ovfast.quantize(tmp_path / "none", tmp_path / "out", prove="yes")
     with pytest.raises(ovfast.ModelError, match="does not exist"):
         ovfast.quantize(tmp_path / "none", tmp_path / "out")
 
@@ -137,6 +144,16 @@ def test_recipes_are_listed(ovfast_command: Ovfast) -> None:
         (["--target-size", "tiny"], "--target-size: expected a size"),
         (["--min-agreement", "0.9"], "--min-agreement is a threshold of a proof: give --prove"),
         (["--positions", "9"], "--positions is for searches"),
+        (["--mode", "int8-sym", "--ratio", "0.5"], "--ratio: expected nothing with int8-sym"),
+        (
+            ["--recipe", "int4-g64", "--mode", "int8-sym"],
+            "the only group of int8-sym, got 64, which the recipe int4-g64 sets",
+        ),
+        (["--prove", "--max-kl", "-1"], "--max-kl is -1.0, expected a number of at least 0"),
+        (["--prove", "--min-agreement", "90"], "--min-agreement is 90.0, expected a share"),
+        (["--max-kl", "0"], "--max-kl: expected a number above 0, got 0.0"),
+        (["--max-kl", "inf"], "--max-kl: expected a number above 0, got inf"),
+        (["--max-kl", "1", "--positions", "0"], "--positions: expected at least 1, got 0"),
     ],
     ids=str,
 )
@@ -145,3 +162,17 @@ def test_wrong_usage(ovfast_command: Ovfast, arguments: list[str], message: str)
     assert result.code == 2
     assert re.search(re.escape(message), result.err), result.err
     assert result.out == ""
+
+
+def test_nncf_reports_nothing_over_the_network() -> None:
+    pytest.importorskip("nncf")
+    # In a process of its own: NNCF keeps quiet under pytest anyway.
+    program = (
+        "import ovfast.quantize; from nncf.telemetry.wrapper import NNCFTelemetry, telemetry; "
+        "print(isinstance(telemetry, NNCFTelemetry))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "NNCF_CI"}
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+    )
+    assert run.stdout.strip() == "False"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ovfast.cli.key import KeySource, key_options
+from ovfast.cli.options import in_words_of_the_command_line
 
 if TYPE_CHECKING:
     from ovfast.evaluate.generations import Generations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["eval_command"]
 
 _EXIT_FAILED = 1
+_THRESHOLDS = ("max_kl", "min_agreement", "max_perplexity_ratio")
 _WORST_LAYERS = 5
 _EPILOG = """\b
 Examples:
@@ -105,17 +106,21 @@ def eval_command(
     from ovfast.evaluate.options import Options, Thresholds
     from ovfast.evaluate.run import run
 
+    names = [*given, *_THRESHOLDS, "html"]
     try:
         options = Options(**given)
         thresholds = Thresholds(max_kl, min_agreement, max_perplexity_ratio)
     except ValueError as error:
-        raise click.UsageError(_in_words_of_the_command_line(str(error), given)) from error
+        raise click.UsageError(in_words_of_the_command_line(str(error), names)) from error
     if thresholds and against is None:
         raise click.UsageError("thresholds compare with the original: give it with --against")
     opened = key.get()
-    result = run(
-        model_dir, against, options, thresholds, html=html, progress=not no_progress, key=opened
-    )
+    try:
+        result = run(
+            model_dir, against, options, thresholds, html=html, progress=not no_progress, key=opened
+        )
+    except ValueError as error:  # what only the models and the texts show
+        raise ValueError(in_words_of_the_command_line(str(error), names)) from error
     if as_json:
         click.echo(json.dumps(result.as_dict(), ensure_ascii=False, allow_nan=False))
     else:
@@ -126,14 +131,6 @@ def eval_command(
         click.echo(f"ovfast: failed: {failure}", err=True)
     if not result.passed:
         raise click.exceptions.Exit(_EXIT_FAILED)
-
-
-def _in_words_of_the_command_line(message: str, names: Iterable[str]) -> str:
-    thresholds = ("max_kl", "min_agreement", "max_perplexity_ratio")
-    pattern = "|".join(sorted([*names, *thresholds], key=len, reverse=True))
-    return re.sub(
-        rf"^({pattern})\b", lambda match: f"--{match[1].replace('_', '-')}", message, count=1
-    )
 
 
 def _print(result: Evaluation) -> None:

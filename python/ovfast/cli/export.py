@@ -10,7 +10,11 @@ from typing import Any, cast
 
 import click
 
+from ovfast.cli.options import in_words_of_the_command_line
+
 __all__ = ["export_command"]
+
+_NAMES = ("weights", "group_size", "via", "task", "verify", "revision")
 
 _EPILOG = """\b
 Examples:
@@ -114,22 +118,25 @@ def export_command(
     """
     from ovfast.export import export
 
-    result = export(
-        source,
-        out_dir,
-        progress=not no_progress,
-        force=force,
-        packed=not no_pack,
-        weights=weights,
-        group_size=group_size,
-        via=via,
-        task=task,
-        verify=verify,
-        isolated=not no_isolation,
-        trust_remote_code=trust_remote_code,
-        revision=revision,
-        verbose=verbose,
-    )
+    try:
+        result = export(
+            source,
+            out_dir,
+            progress=not no_progress,
+            force=force,
+            packed=not no_pack,
+            weights=weights,
+            group_size=group_size,
+            via=via,
+            task=task,
+            verify=verify,
+            isolated=not no_isolation,
+            trust_remote_code=trust_remote_code,
+            revision=revision,
+            verbose=verbose,
+        )
+    except ValueError as error:
+        raise ValueError(in_words_of_the_command_line(str(error), _NAMES)) from error
     if as_json:
         fields = dataclasses.asdict(result)
         click.echo(json.dumps({**fields, "model_dir": str(out_dir), "source": str(source)}))

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ovfast.cli.key import KeySource
 
-__all__ = ["FORMATS", "convert_openssl", "openssl_options"]
+__all__ = ["FORMATS", "convert_openssl"]
 
 FORMATS = ("openssl-aes-128-cbc", "openssl-aes-192-cbc", "openssl-aes-256-cbc")
 
 _SUFFIX = ".enc"
-
-
-def openssl_options(function: Callable[..., Any]) -> Any:
-    """Decorate a command with --key-hex and --iv-hex."""
-    for option in (
-        click.option(
-            "--iv-hex", metavar="HEX", help="Initialization vector of an openssl format: 32 digits."
-        ),
-        click.option(
-            "--key-hex",
-            metavar="HEX",
-            help="Key of an openssl format: 32, 48 or 64 digits. Others on this machine can see "
-            "it while the command runs.",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 def convert_openssl(

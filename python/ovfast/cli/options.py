@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["check_options", "model_options"]
+__all__ = ["check_options", "in_words_of_the_command_line", "model_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -217,6 +217,16 @@ def check_options(engine: dict[str, Any], generation: dict[str, Any]) -> None:
         _core.SamplingParams(**{"temperature": 1.0, **generation}).validate()
     except (TypeError, ValueError) as error:
         raise click.UsageError(_in_words_of_the_command_line(str(error))) from error
+
+
+def in_words_of_the_command_line(message: str, names: Iterable[str]) -> str:
+    """Write options as flags: where a message begins with one, and before the "=" of a value."""
+    pattern = "|".join(sorted(names, key=len, reverse=True))
+    return re.sub(
+        rf"^({pattern})\b|(?<![\w'-])({pattern})(?==(?!True))",
+        lambda match: f"--{(match[1] or match[2]).replace('_', '-')}",
+        message,
+    )
 
 
 def _in_words_of_the_command_line(message: str) -> str:

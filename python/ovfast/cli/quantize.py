@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ovfast.cli.options import in_words_of_the_command_line
 from ovfast.cli.quantize_ptq import PTQ_NAMES, format_comparison, ptq_options
 from ovfast.quantize.options import BACKUPS, METRICS, MODES
 from ovfast.quantize.recipes import DEFAULT, RECIPES
@@ -182,16 +182,20 @@ def quantize_command(
     if wanted and not prove:
         flag = next(iter(wanted)).replace("_", "-")
         raise click.UsageError(f"--{flag} is a threshold of a proof: give --prove")
+    from ovfast.evaluate.options import Thresholds
     from ovfast.quantize import quantize
     from ovfast.quantize.recipes import find_recipe
 
     try:
         chosen = find_recipe(recipe or DEFAULT)
         _check_options(chosen, options)
+        proof = Thresholds(**wanted) if prove else None
     except ValueError as error:
-        raise click.UsageError(_in_words_of_the_command_line(str(error))) from error
-    proof = wanted or prove
-    result = quantize(source, out_dir, chosen.name, **common, prove=proof or None, **options)
+        raise _usage(error) from error
+    try:
+        result = quantize(source, out_dir, chosen.name, **common, prove=proof, **options)
+    except ValueError as error:  # what only the model shows
+        raise ValueError(in_words_of_the_command_line(str(error), _NAMES)) from error
     if as_json:
         click.echo(json.dumps(_as_dict(result)))
     else:
@@ -237,13 +241,12 @@ def _search(
     as_json: bool,
     common: dict[str, Any],
 ) -> None:
-    from ovfast.quantize.search import Trial, format_trials, parse_size, search
+    from ovfast.quantize.search import Trial, check_bounds, format_trials, search
 
     try:
-        if target_size is not None:
-            parse_size(target_size)
+        check_bounds(target_size, max_kl, common.get("positions"))
     except ValueError as error:
-        raise click.UsageError(_in_words_of_the_command_line(str(error))) from error
+        raise _usage(error) from error
 
     def tell(trial: Trial) -> None:
         kl = "" if trial.kl_mean is None else f", KL {trial.kl_mean:.4f}"
@@ -299,8 +302,5 @@ def _print(result: QuantizeResult) -> None:
     click.echo(f'Try: ovfast run {name} "..."')
 
 
-def _in_words_of_the_command_line(message: str) -> str:
-    pattern = "|".join(sorted(_NAMES, key=len, reverse=True))
-    return re.sub(
-        rf"^({pattern}):", lambda match: f"--{match[1].replace('_', '-')}:", message, count=1
-    )
+def _usage(error: ValueError) -> click.UsageError:
+    return click.UsageError(in_words_of_the_command_line(str(error), _NAMES))

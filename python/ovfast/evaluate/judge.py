@@ -40,6 +40,7 @@ def degenerations(text: TextQuality, generations: Generations | None, vocab_size
         found.append(
             f"the model predicts text no better than guessing: its perplexity is "
             f"{text.perplexity:.4g}, and guessing has that of the vocabulary, {vocab_size}"
+            + _sample(generations)
         )
     if generations is not None and too_many_loops(generations.loop_share):
         worst = next(
@@ -55,3 +56,10 @@ def degenerations(text: TextQuality, generations: Generations | None, vocab_size
             f"{worst.prompt!r} it says {worst.answer[-_SHOWN:]!r}"
         )
     return found
+
+
+def _sample(generations: Generations | None) -> str:
+    if generations is None or not generations.answers:
+        return ""
+    first = generations.answers[0]
+    return f". To {first.prompt!r} it says {first.answer[:_SHOWN]!r}"

@@ -95,6 +95,10 @@ class Options:
             raise TypeError("harness: expected a list of task names, got str")
         if self.harness_path is not None and not self.harness:
             raise ValueError("harness_path is given, but no task: name one with harness")
+        if self.harness_limit is not None and not self.harness:
+            raise ValueError("harness_limit is given, but no task: name one with harness")
+        if self.prompts is not None and "generations" in self.without:
+            raise ValueError("prompts are given, but without holds generations, which they are for")
         if self.harness:
             require("lm_eval", "harness")
 

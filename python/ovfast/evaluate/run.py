@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -86,8 +87,7 @@ def run(
         raise ValueError("thresholds compare with the original: give it with against")
     if html is not None:
         require("matplotlib", "evaluate")
-        if not Path(html).resolve().parent.is_dir():
-            raise ValueError(f"html: the folder of '{html}' does not exist")
+        _check_report(Path(html))
     questions = [] if options.answers is None else read_questions(options.answers)
     prompts = [] if "generations" in options.without else read_prompts(options.prompts)
     model = _Model(model_dir, key, progress)
@@ -152,6 +152,19 @@ def run(
 
         write_page(result, Path(html))
     return result
+
+
+def _check_report(path: Path) -> None:
+    """Raise ValueError for a report that cannot be written, before minutes are spent on it."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise ValueError(f"html: the folder of '{path}' does not exist")
+    if path.is_dir():
+        raise ValueError(f"html: expected a file to write, got the folder '{path}'")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(f"html: the folder of '{path}' cannot be written to: {error}") from error
 
 
 def _check_same_tokenizer(model: _Model, reference: _Model, samples: Sequence[str]) -> None:

@@ -137,11 +137,12 @@ def export(
                 result, weights, isolated=isolated, progress=progress, verbose=verbose
             )
         return result
-    if weights is not None or group_size is not None or verify:
-        raise ValueError(
-            "weights, group_size and verify are for Hugging Face folders (config.json and "
-            f"*.safetensors); '{source}' is none"
-        )
+    for name, value in (("weights", weights), ("group_size", group_size), ("verify", verify)):
+        if value not in (None, False):
+            raise ValueError(
+                f"{name} is for Hugging Face folders (config.json and *.safetensors); "
+                f"'{source}' is none"
+            )
     if source.is_dir():
         from ovfast.export.directory import export_directory
 

@@ -19,6 +19,7 @@ from ovfast.errors import Error, ModelError
 from ovfast.export.child import run_child
 from ovfast.export.isolation import OPTIMUM_REQUIREMENTS, isolated_python
 from ovfast.export.manifest import read_manifest, sha256, step, write_manifest
+from ovfast.export.rope_spelling import OldSpelling, respell
 from ovfast.export.target import written_directory
 from ovfast.export.tokenizer import TokenizerJob
 from ovfast.model_dir import ModelDir, check_ir
@@ -103,7 +104,7 @@ def export_huggingface(
             f"'{source}' is no Hugging Face folder: expected config.json and weights "
             f"({' or '.join(_WEIGHTS_FILES)})"
         )
-    check_rope(source)
+    spelling = respell(source)
     with Bar(source.resolve().name, progress) as bar:
         bar.show(0.0, "hashing")
         origin = _describe(source)
@@ -134,7 +135,7 @@ def export_huggingface(
     ):
         if place is not None:
             python = python or _interpreter(isolated, False, verbose)
-            optimum = _Optimum(python, source.resolve(), asked, verbose)
+            optimum = _Optimum(python, source.resolve(), asked, verbose, spelling)
             notes, answer = _write(optimum, place, packed, bar)
             write_manifest(place, source=origin, steps=[made_by], notes=notes)
             if verify:
@@ -153,42 +154,31 @@ def export_huggingface(
     )
 
 
-def check_rope(folder: Path) -> None:
-    """Raise ModelError for rotary positions that Optimum's transformers 4 would take for others.
-
-    transformers 5 writes "rope_parameters", which version 4 passes over: it then computes with the
-    default base, 10,000, in the export and in the comparison with the original alike.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"'{folder / 'config.json'}' is no JSON: {error}") from error
-    levels = [config, *(value for value in config.values() if isinstance(value, dict))]
-    for level in levels:
-        rope = level.get("rope_parameters")
-        if not rope or "rope_theta" in level:
-            continue
-        if rope == {"rope_type": "default", "rope_theta": 10000.0}:
-            continue
-        raise ModelError(
-            f"'{folder / 'config.json'}' has rope_parameters, as transformers 5 writes them, and no "
-            "rope_theta: Optimum Intel's transformers 4 would ignore them and compute other "
-            "positions. Export with --via direct, or write rope_theta (and rope_scaling) beside them"
-        )
-
-
 class _Optimum:
     """Runs the worker on one model."""
 
-    def __init__(self, python: Path, source: Path, asked: Mapping[str, Any], verbose: bool) -> None:
+    def __init__(
+        self,
+        python: Path,
+        source: Path,
+        asked: Mapping[str, Any],
+        verbose: bool,
+        spelling: OldSpelling | None,
+    ) -> None:
+        self.source = source
+        self.spelling = spelling
         self._python = python
-        self._asked = {**asked, "model": str(source), "verbose": verbose}
+        self._asked = {**asked, "verbose": verbose}
         self._verbose = verbose
 
     def run(self, command: str, what: str, scratch: Path, **more: Any) -> dict[str, Any]:
         """Let it do `command`; files that it needs for a while lie in `scratch`."""
         answer = scratch / "answer.json"
-        request = {**self._asked, "command": command, "scratch": str(scratch), **more}
+        model = self.source
+        if self.spelling is not None:
+            model = self.spelling.link(self.source, scratch / "source")
+        request = {**self._asked, "model": str(model), "scratch": str(scratch), **more}
+        request["command"] = command
         run_child(
             self._python,
             [str(_WORKER), json.dumps({**request, "answer": str(answer)})],
@@ -197,11 +187,9 @@ class _Optimum:
         )
         content = json.loads(answer.read_text(encoding="utf-8"))
         assert isinstance(content, dict)
+        if self.spelling is not None:
+            self.spelling.check(content["rotary"])
         return content
-
-    @property
-    def source(self) -> Path:
-        return Path(self._asked["model"])
 
 
 def _write(
@@ -214,6 +202,8 @@ def _write(
     bar.show(0.02, "running Optimum Intel")
     answer = optimum.run("export", "Optimum Intel", scratch, output=str(made))
     notes = [f"exported for {answer['task']} with {answer['weights']} weights"]
+    if optimum.spelling is not None:
+        notes += optimum.spelling.notes
     language_model = answer["task"].startswith("text-generation")
     if packed and language_model:
         report = _core.pack_model(
@@ -276,7 +266,8 @@ def verify_export(
     if "verify" not in quality:
         python = _interpreter(isolated, progress, verbose)
         asked = {"trust_remote_code": False}
-        optimum = _Optimum(python, result.source.resolve(), asked, verbose)
+        source = result.source.resolve()
+        optimum = _Optimum(python, source, asked, verbose, respell(source))
         answer = {"task": "text-generation", "weights": weights}
         with Bar(result.source.resolve().name, progress) as bar:
             _verify(optimum, directory, answer, bar)

@@ -26,10 +26,14 @@ _LIBRARY = "transformers"
 
 
 def export(request: dict[str, Any]) -> dict[str, Any]:
-    """Export with f16 weights, quantize if asked to, and return the task that it was done for."""
+    """Export with f16 weights, quantize if asked to.
+
+    Return the task that it was done for, the weights, and the rotary embeddings of the model.
+    """
     from optimum.exporters.openvino.__main__ import _main_quantize, main_export
     from optimum.intel import OVConfig, OVWeightQuantizationConfig
 
+    rotary = _record_rotary()
     model, output, trust = request["model"], Path(request["output"]), request["trust_remote_code"]
     task = request["task"] or _task(model, trust)
     if task in _WITH_PAST:
@@ -55,7 +59,26 @@ def export(request: dict[str, Any]) -> dict[str, Any]:
             group_size_fallback="adjust" if bits == 4 else None,
         )
         _main_quantize(model, task, _LIBRARY, config, output, None, trust_remote_code=trust)
-    return {"task": task, "weights": weights}
+    return {"task": task, "weights": weights, "rotary": rotary}
+
+
+def _record_rotary() -> list[dict[str, Any]]:
+    """Return a list that gets the frequencies of every rotary embedding that is made from now on."""
+    import torch
+
+    found: list[dict[str, Any]] = []
+    register = torch.nn.Module.register_buffer
+
+    def recorded(module: Any, name: str, tensor: Any, *args: Any, **options: Any) -> None:
+        if name == "inv_freq" and tensor is not None and tensor.device.type != "meta":
+            factor = float(getattr(module, "attention_scaling", 1.0))
+            one = {"inv_freq": tensor.tolist(), "factor": factor}
+            if one not in found:
+                found.append(one)
+        register(module, name, tensor, *args, **options)
+
+    torch.nn.Module.register_buffer = recorded
+    return found
 
 
 def _task(model: str, trust_remote_code: bool) -> str:
@@ -79,6 +102,7 @@ def reference(request: dict[str, Any]) -> dict[str, Any]:
     from optimum.exporters.tasks import TasksManager
 
     task = request["task"].removesuffix(_PAST)
+    rotary = _record_rotary()
     model = TasksManager.get_model_from_task(
         task,
         request["model"],
@@ -106,7 +130,7 @@ def reference(request: dict[str, Any]) -> dict[str, Any]:
     said = {f"out.{name}": outputs[name] for name in names if name in outputs}
     arrays = {**{f"in.{name}": value for name, value in inputs.items()}, **said}
     np.savez(request["output"], **{name: value.numpy() for name, value in arrays.items()})
-    return {"outputs": sorted(said)}
+    return {"outputs": sorted(said), "rotary": rotary}
 
 
 def _speech_inputs(model: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ docs/quantization.md is the guide.
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ovfast.evaluate.options import Thresholds
 
 __all__ = ["QuantizeResult", "quantize"]
+
+# NNCF reports its use over the network, except where this is set.
+os.environ.setdefault("NNCF_CI", "1")
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,12 @@ def quantize(
     from ovfast.quantize.recipes import find_recipe
 
     chosen = find_recipe(recipe)
+    prove = _judged(prove)
     model_dir, out_dir = Path(model_dir).expanduser(), Path(out_dir).expanduser()
     if chosen.kind == "ptq":
         from ovfast.quantize.ptq import quantize_activations
 
-        if prove:
+        if prove is not None:
             options["prove"] = prove
         return quantize_activations(
             model_dir, out_dir, packed=packed, force=force, progress=progress, **options
@@ -109,6 +114,25 @@ def quantize(
         progress=progress,
         prove=prove,
     )
+
+
+def _judged(
+    prove: Thresholds | Mapping[str, float | None] | bool | None,
+) -> Thresholds | None:
+    """The thresholds of a proof, if one is wanted, before minutes are spent on the model."""
+    from ovfast.evaluate.options import Thresholds
+
+    if prove is None or prove is False:
+        return None
+    if prove is True:
+        return Thresholds()
+    if isinstance(prove, Thresholds):
+        return prove
+    if not isinstance(prove, Mapping):
+        raise TypeError(
+            f"prove: expected Thresholds, a mapping or bool, got {type(prove).__name__}"
+        )
+    return Thresholds(**prove)
 
 
 class _CallableModule(types.ModuleType):

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,7 @@ def quantize_directory(
     packed: bool = True,
     force: bool = False,
     progress: bool = True,
-    prove: Thresholds | Mapping[str, float | None] | bool | None = None,
+    prove: Thresholds | None = None,
 ) -> QuantizeResult:
     """Quantize a model directory; see `ovfast.quantize.quantize`."""
     start = time.perf_counter()
@@ -136,7 +135,7 @@ def _describe(
     return step("quantize", ("openvino", "nncf"), recipe=recipe, **given, **more, model=model)
 
 
-def _holds(out_dir: Path, made_by: dict[str, Any], packed: bool, prove: object) -> bool:
+def _holds(out_dir: Path, made_by: dict[str, Any], packed: bool, prove: Thresholds | None) -> bool:
     """Whether a directory is a whole result of this very step."""
     try:
         manifest = read_manifest(out_dir)
@@ -147,7 +146,7 @@ def _holds(out_dir: Path, made_by: dict[str, Any], packed: bool, prove: object) 
         return False
     if manifest is None or made_by not in manifest["steps"]:
         return False
-    if prove not in (None, False):
+    if prove is not None:
         return False  # anew, since thresholds and the source may be others
     steps = [one["name"] for one in manifest["steps"][manifest["steps"].index(made_by) + 1 :]]
     return steps == (["pack"] if packed else [])
@@ -220,16 +219,15 @@ def _finish(
 def _prove(
     directory: Path,
     source: Path,
-    thresholds: Thresholds | Mapping[str, float | None] | bool | None,
+    thresholds: Thresholds | None,
     progress: bool,
 ) -> dict[str, Any] | None:
     """Compare with the source. Raises Error when a threshold is missed."""
-    if thresholds is None or thresholds is False:
+    if thresholds is None:
         return None
     from ovfast.evaluate import prove
 
-    wanted = None if thresholds is True else thresholds
-    quality = prove(directory, source, wanted, progress=progress)
+    quality = prove(directory, source, thresholds, progress=progress)
     if not quality["passed"]:
         failures = "; ".join(quality["failures"])
         raise Error(f"the quantized model fails: {failures}. Nothing was written.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,7 +73,7 @@ def quantize_activations(
     packed: bool = True,
     force: bool = False,
     progress: bool = True,
-    prove: Thresholds | Mapping[str, float | None] | bool | None = None,
+    prove: Thresholds | None = None,
     **given: Any,
 ) -> QuantizeResult:
     """Quantize weights and activations of a language model's directory or of another model.
@@ -86,7 +85,7 @@ def quantize_activations(
         packed: Of language models: pack the weights for ovfast where their format packs.
         force: Quantize a model that is quantized already; replace another one in `out_dir`.
         progress: Show NNCF's progress bars on stderr.
-        prove: As for `ovfast.quantize`; language models only.
+        prove: Compare with the source, with these thresholds; language models only.
         **given: Fields of `ActivationOptions`.
 
     Returns a QuantizeResult; of models that are no language models a `MeasuredResult`.
@@ -111,7 +110,7 @@ def quantize_activations(
             progress=progress,
             prove=prove,
         )
-    if prove:
+    if prove is not None:
         raise ValueError(
             "prove: expected nothing, since this is no language model; validation and max_drop "
             "measure others"

@@ -31,7 +31,13 @@ class Recipe:
         Raises ValueError for what does not go together, TypeError for unknown names.
         """
         assert self.options is not None, f"{self.name} is of kind {self.kind}"
-        return self.options.replaced(**changes)
+        try:
+            return self.options.replaced(**changes)
+        except ValueError as error:
+            option = str(error).partition(":")[0]
+            if option in changes or option not in self.options.given():
+                raise
+            raise ValueError(f"{error}, which the recipe {self.name} sets") from error
 
 
 def _weights(name: str, summary: str, **options: Any) -> Recipe:
@@ -43,7 +49,7 @@ RECIPES = {
     for recipe in (
         _weights("int8", "8 bits, zero points: hardly any loss", mode="int8-asym"),
         _weights("int8-sym", "8 bits without zero points", mode="int8-sym"),
-        _weights("int4-g128", "4 bits, groups of 128: small and fast", group_size=128),
+        _weights("int4-g128", "4 bits, groups of 128: small and fast"),
         _weights("int4-g64", "4 bits, groups of 64: a little better and larger", group_size=64),
         _weights("int4-g32", "4 bits, groups of 32: better and larger", group_size=32),
         _weights("int4-asym-g128", "4 bits with zero points, groups of 128", mode="int4-asym"),

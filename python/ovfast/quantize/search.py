@@ -7,6 +7,7 @@ class is what takes about the same number of bytes; of a class the cheap ones co
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,15 @@ from ovfast.errors import Error
 from ovfast.export.target import written_directory
 from ovfast.quantize import QuantizeResult, quantize
 
-__all__ = ["CLASSES", "SearchResult", "Trial", "format_trials", "parse_size", "search"]
+__all__ = [
+    "CLASSES",
+    "SearchResult",
+    "Trial",
+    "check_bounds",
+    "format_trials",
+    "parse_size",
+    "search",
+]
 
 CLASSES = (
     ("int4-all",),
@@ -103,13 +112,7 @@ def search(
         Error: No recipe passes (the message has the table); matplotlib is missing; else as
             `ovfast.quantize`.
     """
-    limit = parse_size(target_size) if target_size is not None else None
-    if limit is None and max_kl is None:
-        raise ValueError("a search needs a bound: target_size, max_kl or both")
-    if max_kl is not None and not max_kl > 0:
-        raise ValueError(f"max_kl: expected a number above 0, got {max_kl!r}")
-    if positions < 1:
-        raise ValueError(f"positions: expected at least 1, got {positions!r}")
+    limit = check_bounds(target_size, max_kl, positions)
     from ovfast.evaluate.options import require
 
     require("nncf", "quantize")
@@ -146,6 +149,20 @@ def search(
         kept.model_dir.rmdir()
         _write(place, trials, kept.recipe, limit, max_kl)
     return SearchResult(replace(kept, model_dir=out_dir), trials)
+
+
+def check_bounds(
+    target_size: int | str | None, max_kl: float | None, positions: int | None = None
+) -> int | None:
+    """Judge what a search is asked for; return the size in bytes. Raises ValueError."""
+    limit = parse_size(target_size) if target_size is not None else None
+    if limit is None and max_kl is None:
+        raise ValueError("a search needs a bound: target_size, max_kl or both")
+    if max_kl is not None and not 0 < max_kl < math.inf:
+        raise ValueError(f"max_kl: expected a number above 0, got {max_kl!r}")
+    if positions is not None and positions < 1:
+        raise ValueError(f"positions: expected at least 1, got {positions!r}")
+    return limit
 
 
 def parse_size(size: int | str) -> int:
