@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_harness import llm, run
 from terminal import CTRL_C, Terminal
 
 from ovfast import _core
@@ -25,29 +26,6 @@ from ovfast._openvino import tokenizers_extension
 from ovfast.cli import bench
 
 TinyModel = Callable[[str, str], tuple[Path, Path]]
-
-
-def run(
-    *arguments: object, code: int = 0, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [bench.binary(), *map(str, arguments)],
-        cwd=cwd,
-        env=bench.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-def llm(folder: Path, model: Path, *arguments: object, code: int = 0) -> dict[str, Any]:
-    """The JSON report of a run."""
-    file = folder / "report.json"
-    run("llm", "-m", model, "--json", file, *arguments, code=code)
-    return json.loads(file.read_text())
 
 
 @pytest.fixture(scope="module")
