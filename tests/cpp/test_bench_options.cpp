@@ -153,8 +153,8 @@ TEST(BenchOptions, KeysHaveTheNamesOfOvfastRun) {
 }
 
 TEST(BenchOptions, TheReportOfARefusedCommandLineIsKnown) {
-    const std::vector<const char*> line{"ovfast-bench", "-what",        "--report_type=no_counters",
-                                        "-t",           "0",            "-report_folder",
+    const std::vector<const char*> line{"ovfast-bench", "-what",       "--report_type=no_counters",
+                                        "-t",           "0",           "-report_folder",
                                         "out",          "-json_stats", "-m"};
     const Options options = report_options(static_cast<int>(line.size()), line.data());
     EXPECT_EQ(options.report_type, "no_counters");

@@ -279,8 +279,10 @@ TEST(Tuning, JsonAsPythonWritesIt) {
     EXPECT_EQ(python_json(json),
               R"({"a": {"\u00b5\u007f\n": "\ud83d\ude00\""}, "b": [1, -2, true, null], "c": []})");
     const std::vector<std::pair<double, std::string>> numbers{
-        {0.0, "0.0"},       {-0.0, "-0.0"},       {2.0, "2.0"},    {0.1, "0.1"},
-        {1e-4, "0.0001"},   {1.5e-5, "1.5e-05"},  {1e16, "1e+16"}, {9999999999999998.0, "9999999999999998.0"},
+        {0.0, "0.0"},       {-0.0, "-0.0"},
+        {2.0, "2.0"},       {0.1, "0.1"},
+        {1e-4, "0.0001"},   {1.5e-5, "1.5e-05"},
+        {1e16, "1e+16"},    {9999999999999998.0, "9999999999999998.0"},
         {5e-324, "5e-324"}, {1e100, "1e+100"}};
     for (const auto& [number, text] : numbers) EXPECT_EQ(python_json(number), text);
 }

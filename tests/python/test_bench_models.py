@@ -136,7 +136,7 @@ def test_every_way_to_give_a_key(
     run("llm", "-m", encrypted, *SHORT, "--key-env", "MODEL_KEY")
     run("llm", "-m", encrypted, *SHORT, "--key-stdin", stdin=digits)
     spoken = tmp_path / "spoken.enc"
-    encrypt(plain, spoken, Key.from_passphrase(b"a b c"), progress=False)
+    encrypt(plain, spoken, Key.from_passphrase("a b c"), progress=False)
     run("-m", spoken, "-niter", 0, "-passphrase", cwd=tmp_path, stdin="a b c\n")
     run("llm", "-m", spoken, *SHORT, "--passphrase", stdin="a b c\n")
     # Read once for both.
@@ -325,8 +325,8 @@ def test_what_was_tuned_is_applied(plain: Path, tmp_path: Path) -> None:
         ),
         (("--property", "INFERENCE_NUM_THREADS=1"),
          {"properties": {"INFERENCE_NUM_THREADS": "1"}}, []),
-        (("--property", "EXECUTION_MODE_HINT=ACCURACY"),
-         {"properties": {"EXECUTION_MODE_HINT": "ACCURACY"}}, []),
+        (("--property", "EXECUTION_MODE_HINT=PERFORMANCE"),
+         {"properties": {"EXECUTION_MODE_HINT": "PERFORMANCE"}}, []),
         (("--packed", "never"), {"packed": "never"}, []),
         (("--activation-precision", "exact"),
          {"activation_precision": "exact"}, ["activation_precision"]),

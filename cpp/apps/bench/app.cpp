@@ -1,5 +1,3 @@
-#include "apps/bench/app_run.hpp"
-
 #include <algorithm>
 #include <cctype>
 #include <chrono>
@@ -13,6 +11,7 @@
 #include "apps/bench/app_ab.hpp"
 #include "apps/bench/app_checks.hpp"
 #include "apps/bench/app_roofline.hpp"
+#include "apps/bench/app_run.hpp"
 #include "apps/bench/console.hpp"
 #include "apps/bench/counters.hpp"
 #include "apps/bench/device_config.hpp"
@@ -61,9 +60,8 @@ public:
         without_quoting(encrypted_, options_.model, [&] { prepare_steps(); });
     }
     Measured measure_part() {
-        return without_quoting(encrypted_, options_.model, [&] {
-            return run_loop(*requests_, ab_part(plan_), interrupted);
-        });
+        return without_quoting(encrypted_, options_.model,
+                               [&] { return run_loop(*requests_, ab_part(plan_), interrupted); });
     }
 
 private:

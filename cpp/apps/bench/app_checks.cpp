@@ -60,8 +60,9 @@ void refuse_caches(const Config& config) {
     for (const auto& [device, properties] : config) {
         for (const auto& [name, value] : properties) {
             refuse(name.rfind("CACHE_", 0) == 0 && name != ov::cache_mode.name(),
-                   "property " + name, "is refused, since OpenVINO's cache holds the weights in "
-                                       "clear");
+                   "property " + name,
+                   "is refused, since OpenVINO's cache holds the weights in "
+                   "clear");
         }
     }
 }

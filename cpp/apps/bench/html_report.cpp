@@ -219,9 +219,8 @@ std::string configurations(const LlmReport& report) {
         const Side& side = report.sides[s];
         const EngineInfo& info = side.info;
         table += "<tr>" + cell(std::string(1, "AB"[s]), "text") + cell(side.config.model, "text") +
-                 cell(options_of(side), "text") +
-                 cell(std::to_string(info.threads)) + cell(info.attention) +
-                 cell(megabytes(info.weights_bytes)) +
+                 cell(options_of(side), "text") + cell(std::to_string(info.threads)) +
+                 cell(info.attention) + cell(megabytes(info.weights_bytes)) +
                  cell(ms(side.tokenizer_seconds + side.engine_seconds) + " ms") +
                  cell(ms(info.compile_seconds) + " ms") +
                  cell(ms(side.first_inference_seconds) + " ms") +
@@ -267,8 +266,7 @@ std::string roofline_table(const std::vector<RooflineRow>& rows, const MachineLi
                  cell(counted ? significant(row.work.bytes / 1e6) : "") +
                  cell(counted ? significant(operations / 1e9) : "") +
                  cell(counted ? ms(limit.seconds()) : "") + cell(counted ? limit.bound() : "") +
-                 cell(ms(row.seconds)) +
-                 cell(counted ? percent(reached) : "", "strong") +
+                 cell(ms(row.seconds)) + cell(counted ? percent(reached) : "", "strong") +
                  "<td class=\"meter\">";
         if (counted) {
             table +=

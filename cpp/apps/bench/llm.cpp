@@ -303,7 +303,8 @@ private:
         config.tuned = false;  // it is applied already
         config.options.properties["PERF_COUNT"] = "YES";
         config.options.prefix_caching = false;
-        engines_.push_back(load_engine(config, keys_.front(), [](double, const std::string&) { return true; }));
+        engines_.push_back(
+            load_engine(config, keys_.front(), [](double, const std::string&) { return true; }));
         line_.show("Layers");
         MachineProbe probe(report_.sides.front().info.threads);
         probe.measure();

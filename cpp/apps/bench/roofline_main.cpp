@@ -32,8 +32,7 @@ bool is_language_model(const ov::Model& model) {
 
 std::vector<RooflineRow> count(const RooflineOptions& options, GraphCosts& costs,
                                std::string& note) {
-    const auto model =
-        read_for_counting(options.model, options.key.read(options.model, "--"));
+    const auto model = read_for_counting(options.model, options.key.read(options.model, "--"));
     costs = count_graph(model);
     if (is_language_model(*model)) {
         note =

@@ -13,8 +13,8 @@ namespace ovfast::bench {
 /// What `ovfast tune` stored for a model on this machine, and what of it was applied: as
 /// python/ovfast/tuning.py reads and applies it.
 struct Tuning {
-    std::string made;         ///< when it was measured, ISO 8601
-    nlohmann::json applied;   ///< option -> value, what the caller did not decide; may be empty
+    std::string made;          ///< when it was measured, ISO 8601
+    nlohmann::json applied;    ///< option -> value, what the caller did not decide; may be empty
     std::string text() const;  ///< "tile_kb=128 attention=openvino", or "the defaults"
 };
 
