@@ -358,9 +358,9 @@ std::string usage() {
     const Table table(unused);
     std::ostringstream out;
     out << "usage: ovfast-bench [options] -m PATH_TO_MODEL\n"
-           "Measures a model as OpenVINO's benchmark_app does.\n"
-           "       ovfast-bench llm|compare|roofline|devices -h\n"
-           "Language models, reports, limits of the machine, devices.\n\n"
+           "       ovfast-bench llm|compare|roofline|devices [options]   (-h lists theirs)\n"
+           "Measures a model as OpenVINO's benchmark_app does; language models, what two reports\n"
+           "differ in, the limits of the machine, its devices.\n\n"
            "Examples:\n"
            "  ovfast-bench -m model.xml\n"
            "  ovfast-bench -m model.onnx -hint latency -t 10\n"
