@@ -82,8 +82,8 @@ void require_model_dir(const std::string& model) {
         throw ModelError("'" + model + "' is no directory; " +
                          (path.extension() == ".gguf"
                               ? "export it first: ovfast export '" + model +
-                                    "' -o DIR (the ovfast-bench that pip installs does that by "
-                                    "itself)"
+                                    "' -o DIR (of -m, the ovfast-bench that pip installs does "
+                                    "that by itself)"
                               : "expected one of a language model"));
     }
 }
