@@ -10,7 +10,6 @@
 
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -25,6 +24,7 @@
 #include "ovfast/error.hpp"
 #include "ovfast/ops.hpp"
 #include "ovfast/version.hpp"
+#include "runtime/cache_dir.hpp"
 #include "runtime/file_sink.hpp"
 #include "runtime/pack_model.hpp"
 
@@ -99,21 +99,6 @@ std::string layout_suffix() {
 Place beside(const fs::path& model_dir) {
     const fs::path folder = model_dir / ".ovfast";
     return {folder / ("packed-" + layout_suffix()), folder / "source"};
-}
-
-std::optional<fs::path> cache_dir() {
-    const auto set = [](const char* name) -> std::optional<std::string> {
-        const char* value = std::getenv(name);
-        return value != nullptr && *value != '\0' ? std::optional<std::string>(value)
-                                                  : std::nullopt;
-    };
-    const auto home = set("HOME");
-    if (const auto configured = set("OVFAST_CACHE")) {
-        if (configured->rfind("~/", 0) == 0 && home) return fs::path(*home) / configured->substr(2);
-        return fs::path(*configured);
-    }
-    if (home) return fs::path(*home) / ".cache" / "ovfast";
-    return std::nullopt;
 }
 
 Place in_cache(const fs::path& cache, Source& source) {

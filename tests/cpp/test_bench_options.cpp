@@ -143,5 +143,27 @@ TEST(ShapeText, NamesAndBrackets) {
     }
 }
 
+TEST(BenchOptions, KeysHaveTheNamesOfOvfastRun) {
+    const Options options = parse({"-m", "a", "--key-file", "k", "-key-env=N", "-key-stdin"});
+    EXPECT_EQ(options.key_file, "k");
+    EXPECT_EQ(options.key_env, "N");
+    EXPECT_TRUE(options.key_stdin);
+    EXPECT_FALSE(options.passphrase);
+    EXPECT_TRUE(parse({"-m", "a", "--passphrase"}).passphrase);
+}
+
+TEST(BenchOptions, TheReportOfARefusedCommandLineIsKnown) {
+    const std::vector<const char*> line{"ovfast-bench", "-what",       "--report_type=no_counters",
+                                        "-t",           "0",           "-report_folder",
+                                        "out",          "-json_stats", "-m"};
+    const Options options = report_options(static_cast<int>(line.size()), line.data());
+    EXPECT_EQ(options.report_type, "no_counters");
+    EXPECT_EQ(options.report_folder, "out");
+    EXPECT_TRUE(options.json_stats);
+    EXPECT_EQ(options.command_line.size(), 6U);
+    const std::vector<const char*> none{"ovfast-bench", "-report_type", "all"};
+    EXPECT_EQ(report_options(3, none.data()).report_type, "");
+}
+
 }  // namespace
 }  // namespace ovfast::bench

@@ -7,10 +7,12 @@
 
 #include "apps/bench/html.hpp"
 #include "apps/bench/html_report.hpp"
+#include "apps/bench/key_source.hpp"
 #include "apps/bench/llm_report.hpp"
 #include "apps/bench/machine.hpp"
 #include "apps/bench/svg_plot.hpp"
 #include "apps/bench/text_table.hpp"
+#include "apps/bench/tuning.hpp"
 
 namespace ovfast::bench {
 namespace {
@@ -269,6 +271,42 @@ TEST(Probe, MeasuresWhatThereIs) {
     EXPECT_EQ(probe.held_bytes(), 8U << 20);
     EXPECT_THROW(MachineProbe(0, 8), std::invalid_argument);
     EXPECT_THROW(MachineProbe(1, 0), std::invalid_argument);
+}
+
+TEST(Tuning, JsonAsPythonWritesIt) {
+    const auto json = nlohmann::json::parse(
+        R"({"b": [1, -2, true, null], "a": {"\u00b5\u007f\n": "\ud83d\ude00\""}, "c": []})");
+    EXPECT_EQ(python_json(json),
+              R"({"a": {"\u00b5\u007f\n": "\ud83d\ude00\""}, "b": [1, -2, true, null], "c": []})");
+    const std::vector<std::pair<double, std::string>> numbers{
+        {0.0, "0.0"},       {-0.0, "-0.0"},
+        {2.0, "2.0"},       {0.1, "0.1"},
+        {1e-4, "0.0001"},   {1.5e-5, "1.5e-05"},
+        {1e16, "1e+16"},    {9999999999999998.0, "9999999999999998.0"},
+        {5e-324, "5e-324"}, {1e100, "1e+100"}};
+    for (const auto& [number, text] : numbers) EXPECT_EQ(python_json(number), text);
+}
+
+TEST(KeySource, OneAtMost) {
+    KeySource source;
+    EXPECT_FALSE(source.given());
+    source.check("--");
+    source.env = "NAME";
+    source.check("--");
+    EXPECT_TRUE(source.given());
+    source.passphrase = true;
+    EXPECT_THAT([&] { source.check("-"); },
+                testing::ThrowsMessage<std::invalid_argument>(
+                    "-key-env and -passphrase both say what the key is: give one"));
+}
+
+TEST(KeySource, OnlyForEncryptedDirectories) {
+    const auto folder = std::filesystem::temp_directory_path();
+    EXPECT_FALSE(KeySource{}.read(folder, "-").has_value());
+    EXPECT_THROW(KeySource({"model.key", "", false, false}).read(folder, "-"),
+                 std::invalid_argument);
+    // Of what does not exist, loading tells.
+    EXPECT_FALSE(KeySource({"model.key", "", false, false}).read("no/model", "-").has_value());
 }
 
 }  // namespace

@@ -223,6 +223,33 @@ def test_the_report_carries_the_error(models: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("-m nothing.xml", FAILURE),
+        ("-m broken.xml", FAILURE),
+        ("-m strings.xml", FAILURE),
+        ("-m image.xml -d NOSUCHDEVICE", FAILURE),
+        ("-m image.xml -shape other[1,3,8,8]", FAILURE),
+        ("-m flat.xml -i short.bin", FAILURE),
+        ("-m image.xml -hint latency -pin YES", FAILURE),  # a rule, before anything is loaded
+        ("-m image.xml -t 0", USAGE),
+        ("-m image.xml -nireq -1", USAGE),
+        ("-m image.xml -nosuchoption", USAGE),
+        ("", USAGE),
+    ],
+)
+def test_the_report_carries_every_error(line: str, code: int, models: Path, tmp_path: Path) -> None:
+    report = ("-report_type", "no_counters", "-json_stats", "-report_folder", tmp_path)
+    run = ours(*report, *line.split(), cwd=models)
+    assert run.code == code
+    error = json.loads((tmp_path / "benchmark_report.json").read_text())["execution_results"][
+        "error"
+    ]
+    assert run.error in error
+    assert len(run.error) > 10
+
+
+@pytest.mark.parametrize(
     "options",
     [
         ("-report_type", "no_counters", "-report_folder", "missing/folder"),

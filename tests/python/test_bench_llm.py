@@ -9,6 +9,7 @@ import csv
 import itertools
 import json
 import math
+import shutil
 import signal
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_harness import llm, run
 from terminal import CTRL_C, Terminal
 
 from ovfast import _core
@@ -25,29 +27,6 @@ from ovfast._openvino import tokenizers_extension
 from ovfast.cli import bench
 
 TinyModel = Callable[[str, str], tuple[Path, Path]]
-
-
-def run(
-    *arguments: object, code: int = 0, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [bench.binary(), *map(str, arguments)],
-        cwd=cwd,
-        env=bench.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-def llm(folder: Path, model: Path, *arguments: object, code: int = 0) -> dict[str, Any]:
-    """The JSON report of a run."""
-    file = folder / "report.json"
-    run("llm", "-m", model, "--json", file, *arguments, code=code)
-    return json.loads(file.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -361,6 +340,10 @@ def test_compare_refuses(tmp_path, model):
         (["--threads", "-1"], "num_threads is -1"),
         (["--attention", "mine"], "attention is 'mine'"),
         (["--device", "GPU"], "device is 'GPU'"),
+        (["--device", "NOSUCH"], "device is 'NOSUCH', expected 'CPU', 'GPU'"),
+        (["--device", "AUTO"], "packed weights, which only the CPU runs"),
+        (["--tile-kb", "-1"], "tile_kb is -1"),
+        (["--key-file", "a", "--key-env", "b"], "--key-file and --key-env both say"),
         (["--property", "PERF_COUNT"], "--property wants KEY=VALUE"),
         (["--property", "NO_SUCH=1"], "property 'NO_SUCH' is not one"),
         (["--ab", "speed=1"], "speed"),
@@ -385,9 +368,22 @@ def test_failures(tmp_path, model):
 
     assert "does not exist" in error(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    error(tmp_path / "empty")
+    assert "got none; export the model again" in error(tmp_path / "empty")
+    assert "is no directory" in error(model / "openvino_model.xml")
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     assert "ovfast export" in error(tmp_path / "model.gguf")
+    for name, content, message in (
+        ("openvino_model.bin", "1234", "got 4. Pack or export the model again"),
+        ("openvino_model.xml", "<net", "got 4. Pack or export the model again"),
+        ("config.json", "{", "config.json' is no JSON"),
+        ("openvino_tokenizer.xml", None, "openvino_tokenizer.xml, got none"),
+    ):
+        broken = shutil.copytree(model, tmp_path / f"without-{name}")
+        if content is None:
+            (broken / name).unlink()
+        else:
+            (broken / name).write_text(content)
+        assert message in error(broken)
     assert "the context has" in error(model, "--prompt-tokens", 500, "--output-tokens", 100)
     bad = tmp_path / "bad.txt"
     bad.write_text("1 2\n3 four\n")

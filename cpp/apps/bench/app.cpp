@@ -1,5 +1,3 @@
-#include "apps/bench/app.hpp"
-
 #include <algorithm>
 #include <cctype>
 #include <chrono>
@@ -11,7 +9,9 @@
 #include <stdexcept>
 
 #include "apps/bench/app_ab.hpp"
+#include "apps/bench/app_checks.hpp"
 #include "apps/bench/app_roofline.hpp"
+#include "apps/bench/app_run.hpp"
 #include "apps/bench/console.hpp"
 #include "apps/bench/counters.hpp"
 #include "apps/bench/device_config.hpp"
@@ -21,7 +21,6 @@
 #include "apps/bench/interrupt.hpp"
 #include "apps/bench/model.hpp"
 #include "apps/bench/options.hpp"
-#include "apps/bench/output_file.hpp"
 #include "apps/bench/report.hpp"
 #include "apps/bench/results.hpp"
 #include "apps/bench/text.hpp"
@@ -45,19 +44,33 @@ std::string bool_text(bool value) {
 /// a later step leaves a report of the former ones.
 class App {
 public:
-    App(const Options& options, Steps& steps, Report* report)
-        : options_(options), steps_(steps), report_(report) {}
+    /// `key` of an encrypted model; it is forgotten once that was read.
+    App(const Options& options, std::optional<crypto::Key> key, Steps& steps, Report* report)
+        : options_(options),
+          key_(std::move(key)),
+          encrypted_(key_.has_value()),
+          steps_(steps),
+          report_(report) {}
 
-    ExitCode run();
+    ExitCode run() {
+        return without_quoting(encrypted_, options_.model, [&] { return run_steps(); });
+    }
     /// For -ab: all but the measuring, and a round of it.
-    void prepare();
-    Measured measure_part() { return run_loop(*requests_, ab_part(plan_), interrupted); }
+    void prepare() {
+        without_quoting(encrypted_, options_.model, [&] { prepare_steps(); });
+    }
+    Measured measure_part() {
+        return without_quoting(encrypted_, options_.model,
+                               [&] { return run_loop(*requests_, ab_part(plan_), interrupted); });
+    }
 
 private:
     bool compile_only() const { return options_.iterations == uint64_t{0}; }
     bool is_async() const { return options_.api == "async"; }
     bool is_compiled() const { return lower_extension(options_.model) == ".blob"; }
 
+    ExitCode run_steps();
+    void prepare_steps();
     void load_runtime();
     void configure();
     void read_model();
@@ -84,6 +97,8 @@ private:
     }
 
     const Options& options_;
+    std::optional<crypto::Key> key_;
+    const bool encrypted_;
     Steps& steps_;
     Report* report_;
     ov::Core core_;
@@ -127,6 +142,7 @@ void App::load_runtime() {
 void App::configure() {
     steps_.next();
     devices_ = configure_devices(core_, options_);
+    if (encrypted_) refuse_caches(devices_.config);
     std::string kernels = options_.gpu_kernels;
     const auto gpu = devices_.config.find("GPU");
     if (gpu != devices_.config.end() && gpu->second.count("CONFIG_FILE")) {
@@ -152,8 +168,15 @@ void App::read_model() {
     steps_.next();
     log_info("Loading model files");
     auto begin = Clock::now();
-    model_ = core_.read_model(model_file(options_.model));
-    topology_ = model_->get_friendly_name();
+    if (encrypted_) {
+        model_ = crypto::open_model(core_, options_.model, *key_);
+        key_.reset();
+        topology_ = std::filesystem::canonical(options_.model).filename().string();
+        if (report_) report_->conceal_errors();
+    } else {
+        model_ = core_.read_model(model_file(options_.model));
+        topology_ = model_->get_friendly_name();
+    }
     const double read = milliseconds_since(begin);
     log_info("Read model took " + fixed(read) + " ms");
     log_info("Original model I/O parameters:");
@@ -462,7 +485,7 @@ void App::print_roofline() {
                      streams);
 }
 
-void App::prepare() {
+void App::prepare_steps() {
     load_runtime();
     configure();
     compile_model();
@@ -472,7 +495,7 @@ void App::prepare() {
     if (!options_.no_warmup) requests_->first_inference(is_async());
 }
 
-ExitCode App::run() {
+ExitCode App::run_steps() {
     load_runtime();
     configure();
     compile_model();
@@ -491,13 +514,20 @@ ExitCode App::run() {
     return results_.interrupted ? exit_interrupted : exit_success;
 }
 
+}  // namespace
+
+ExitCode run_app(const Options& options, Steps& steps, Report* report) {
+    return App(options, read_keys(options).a, steps, report).run();
+}
+
 ExitCode run_ab(const Options& a, const Options& b, Steps& steps) {
-    App first(a, steps, nullptr);
+    KeyPair keys = read_keys(a, &b);
+    App first(a, std::move(keys.a), steps, nullptr);
     first.prepare();
     log_info("B, which differs in " + a.ab);
     Steps again;
     again.next();
-    App second(b, again, nullptr);
+    App second(b, std::move(keys.b), again, nullptr);
     second.prepare();
     steps.next("A and B in alternation");
     const InterruptGuard guard;
@@ -511,84 +541,6 @@ ExitCode run_ab(const Options& a, const Options& b, Steps& steps) {
     if (interrupted()) log_warning("Interrupted: the figures are of what was done so far");
     std::cout << figures.text() << std::flush;
     return interrupted() ? exit_interrupted : exit_success;
-}
-
-Options options_of_b(int argc, char** argv, const std::string& changes) {
-    const std::vector<std::string> arguments = ab_arguments(argc, argv, changes);
-    std::vector<const char*> pointers;
-    for (const std::string& argument : arguments) pointers.push_back(argument.c_str());
-    Options options = parse_options(static_cast<int>(pointers.size()), pointers.data());
-    check_rules(options);
-    check_ab(options);
-    return options;
-}
-
-/// Finds out now, not after the measuring, that a file cannot be written.
-void check_outputs(const Options& options) {
-    namespace fs = std::filesystem;
-    if (options.roofline && (options.load_from_file || lower_extension(options.model) == ".blob")) {
-        throw std::runtime_error(
-            "-roofline counts the operations of a model, but -load_from_file and compiled models "
-            "have no graph");
-    }
-    if (!options.report_type.empty()) {
-        OutputFile(fs::path(options.report_folder) / "benchmark_report.csv");
-    }
-    for (const std::string& file : {options.dump_config, options.exec_graph_path}) {
-        if (!file.empty()) const OutputFile check(file);
-    }
-}
-
-void print_devices() {
-    std::cout << "\nAvailable target devices:   " << join(ov::Core().get_available_devices(), "  ")
-              << std::endl;
-}
-
-}  // namespace
-
-int app_main(int argc, char** argv) {
-    Steps steps;
-    std::unique_ptr<Report> report;
-    try {
-        steps.next();
-        log_info("Parsing input parameters");
-        Options options = parse_options(argc, argv);
-        if (options.help) {
-            std::cout << usage();
-            print_devices();
-            return exit_success;
-        }
-        check_rules(options);
-        check_outputs(options);
-        if (!options.ab.empty()) {
-            check_ab(options);
-            return run_ab(options, options_of_b(argc, argv, options.ab), steps);
-        }
-        if (!options.report_type.empty()) {
-            report = std::make_unique<Report>(options.report_type, options.report_folder,
-                                              options.json_stats);
-            for (const auto& [name, value] : options.command_line) {
-                report->add(Section::command_line, name, name, value);
-            }
-        }
-        if (lower_extension(options.model) == ".blob") log_info("Model is compiled");
-        return App(options, steps, report.get()).run();
-    } catch (const UsageError& error) {
-        std::cerr << "usage: ovfast-bench [options] -m PATH_TO_MODEL (-h lists the options)\n"
-                  << "ovfast-bench: error: " << error.what() << std::endl;
-        return exit_usage;
-    } catch (const std::exception& error) {
-        log_error(error.what());
-        if (report) {
-            report->add(Section::results, "error", "error", error.what());
-            try {
-                report->write();
-            } catch (const std::exception& also) {
-                log_error(also.what());
-            }
-        }
-        return exit_failure;
-    }
 }
 
 }  // namespace ovfast::bench

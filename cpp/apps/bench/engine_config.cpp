@@ -45,11 +45,21 @@ json read_json(const fs::path& path) {
     }
 }
 
+json read_config(const ModelFiles& files) {
+    const FileBytes bytes = files.read("config.json");
+    try {
+        return json::parse(bytes.text());
+    } catch (const json::exception& e) {
+        // What is wrong with it would quote it.
+        throw ModelError("'" + (files.path() / "config.json").string() + "' is no JSON" +
+                         (files.encrypted() ? "" : std::string(": ") + e.what()));
+    }
+}
+
 // Tokens that the model was made for; 0 when it does not say.
-int64_t context_length(const fs::path& model_dir) {
-    const fs::path path = model_dir / "config.json";
-    if (!fs::exists(path)) return 0;
-    const json config = read_json(path);
+int64_t context_length(const ModelFiles& files) {
+    if (!files.has("config.json")) return 0;
+    const json config = read_config(files);
     const json sections = {config, config.is_object() && config.contains("text_config")
                                        ? config["text_config"]
                                        : json::object()};
@@ -71,7 +81,9 @@ void require_model_dir(const std::string& model) {
     if (!fs::is_directory(path)) {
         throw ModelError("'" + model + "' is no directory; " +
                          (path.extension() == ".gguf"
-                              ? "export it first: ovfast export '" + model + "' -o DIR"
+                              ? "export it first: ovfast export '" + model +
+                                    "' -o DIR (of -m, the ovfast-bench that pip installs does "
+                                    "that by itself)"
                               : "expected one of a language model"));
     }
 }
@@ -125,6 +137,8 @@ std::vector<std::string> as_arguments(const std::string& change) {
 
 void EngineConfig::finish() {
     options.prefix_caching = !no_prefix_caching;
+    if (options.device != "CPU") options.packed = "never";
+    key_source.check("--");
     for (const std::string& property : properties) {
         const size_t equals = property.find('=');
         if (equals == std::string::npos || equals == 0) {
@@ -150,6 +164,10 @@ std::string EngineConfig::text() const {
     add("packed", options.packed, plain.packed);
     add("activation-precision", options.activation_precision, plain.activation_precision);
     add("attention", options.attention, plain.attention);
+    add("tile-kb", options.tile_kb, plain.tile_kb);
+    add("tile-columns", options.tile_columns, plain.tile_columns);
+    add("gpu-operations", options.gpu_operations, plain.gpu_operations);
+    if (!tuned) text << " no-tuned";
     if (no_prefix_caching) text << " no-prefix-caching";
     for (const std::string& property : properties) text << ' ' << property;
     const std::string result = text.str();
@@ -158,41 +176,50 @@ std::string EngineConfig::text() const {
 
 void add_engine_options(CLI::App& app, EngineConfig& config) {
     EngineOptions& options = config.options;
-    const std::string group = "Engine";
-    app.add_option("-m,--model", config.model,
-                   "Model directory of `ovfast export` or Optimum Intel")
-        ->type_name("DIR")
-        ->group(group);
-    app.add_option("--device", options.device, "OpenVINO device")->group(group);
-    app.add_option("--threads", options.num_threads,
-                   "Compute threads; 0: what affinity and cgroup quota allow")
-        ->group(group);
-    app.add_option("--kv-cache-gb", options.kv_cache_gb,
-                   "Bound of the KV cache, GiB; 0: from free memory")
-        ->group(group);
-    app.add_option("--max-context", options.max_context, "Tokens of context; 0: the model's")
-        ->group(group);
-    app.add_option("--max-batch-tokens", options.max_batch_tokens,
-                   "Tokens that one step computes at most")
-        ->group(group);
-    app.add_option("--max-sequences", options.max_sequences, "Sequences that run at once")
-        ->group(group);
-    app.add_option("--packed", options.packed, "Run on packed weights: auto, never")->group(group);
-    app.add_option("--activation-precision", options.activation_precision,
-                   "Of activations in linear layers: int8, int8_g128, exact")
-        ->group(group);
-    app.add_option("--attention", options.attention, "auto, ovfast, openvino")->group(group);
+    const auto add = [&](const char* name, auto& value, const char* text) {
+        return app.add_option(name, value, text)->group("Engine");
+    };
+    // What is given is not for a tuning to decide; `tuned_as` is its name there.
+    const auto add_tuned = [&](const char* name, auto& value, const char* text,
+                               const char* tuned_as) {
+        add(name, value, text)->each([&config, tuned_as](const std::string&) {
+            config.given.insert(tuned_as);
+        });
+    };
+    add("-m,--model", config.model,
+        "Model directory of `ovfast export` or Optimum Intel, encrypted or not")
+        ->type_name("DIR");
+    add("--device", options.device, "OpenVINO device");
+    add_tuned("--threads", options.num_threads,
+              "Compute threads; 0: what affinity and cgroup quota allow", "num_threads");
+    add("--kv-cache-gb", options.kv_cache_gb, "Bound of the KV cache, GiB; 0: from free memory");
+    add("--max-context", options.max_context, "Tokens of context; 0: the model's");
+    add_tuned("--max-batch-tokens", options.max_batch_tokens,
+              "Tokens that one step computes at most", "max_batch_tokens");
+    add("--max-sequences", options.max_sequences, "Sequences that run at once");
+    add("--packed", options.packed, "Run on packed weights: auto, never");
+    add_tuned("--activation-precision", options.activation_precision,
+              "Of activations in linear layers: int8, int8_g128, exact", "activation_precision");
+    add_tuned("--attention", options.attention, "auto, ovfast, openvino", "attention");
+    add_tuned("--tile-kb", options.tile_kb,
+              "KiB of weights that a thread takes at a time while answering; 0: 64", "tile_kb");
+    add_tuned("--tile-columns", options.tile_columns,
+              "Output columns that a thread takes at a time of a prompt; 0: 512", "tile_columns");
+    add("--gpu-operations", options.gpu_operations,
+        "On a GPU: openvino, or ovfast for our OpenCL kernels where they fit");
+    app.add_flag("--tuned,!--no-tuned", config.tuned,
+                 "Apply what `ovfast tune` chose for options that are not given, or not")
+        ->group("Engine");
     app.add_flag("--no-prefix-caching", config.no_prefix_caching,
                  "Compute every prompt from its beginning")
-        ->group(group);
-    app.add_option("--property", config.properties, "Further OpenVINO property, repeatable")
+        ->group("Engine");
+    add("--property", config.properties, "Further OpenVINO property, repeatable")
         ->type_name("KEY=VALUE")
-        ->allow_extra_args(false)
-        ->group(group);
-    app.add_option("--tokenizers", config.tokenizers,
-                   "Library of openvino_tokenizers; default: the one beside OpenVINO")
-        ->type_name("FILE")
-        ->group(group);
+        ->allow_extra_args(false);
+    add("--tokenizers", config.tokenizers,
+        "Library of openvino_tokenizers; default: the one beside OpenVINO")
+        ->type_name("FILE");
+    add_key_options(app, config.key_source);
 }
 
 EngineConfig changed(const EngineConfig& config, const std::vector<std::string>& changes) {
@@ -203,6 +230,7 @@ EngineConfig changed(const EngineConfig& config, const std::vector<std::string>&
     }
     EngineConfig other = config;
     other.properties.clear();
+    other.key_source = {};
     CLI::App app;
     app.set_help_flag();
     add_engine_options(app, other);
@@ -214,15 +242,21 @@ EngineConfig changed(const EngineConfig& config, const std::vector<std::string>&
     }
     other.properties.insert(other.properties.begin(), config.properties.begin(),
                             config.properties.end());
+    if (!other.key_source.given()) other.key_source = config.key_source;
     other.finish();
     return other;
 }
 
-LoadedEngine load_engine(const EngineConfig& config, const Progress& progress) {
+LoadedEngine load_engine(const EngineConfig& config, const std::optional<crypto::Key>& key,
+                         const Progress& progress) {
     require_model_dir(config.model);
-    EngineOptions options = config.options;
-    options.progress = progress;
-    if (const int64_t context = context_length(config.model); context != 0) {
+    const std::shared_ptr<ModelFiles> files = open_files(config.model, key);
+    files->prefetch("openvino_model.bin");  // decrypted meanwhile
+    LoadedEngine loaded;
+    loaded.packed_files = files->has("openvino_model.packed");
+    loaded.options = config.options;
+    EngineOptions& options = loaded.options;
+    if (const int64_t context = context_length(*files); context != 0) {
         if (options.max_context > context) {
             throw std::invalid_argument("max_context is " + std::to_string(options.max_context) +
                                         ", but the model was made for " + std::to_string(context) +
@@ -230,14 +264,20 @@ LoadedEngine load_engine(const EngineConfig& config, const Progress& progress) {
         }
         if (options.max_context == 0) options.max_context = context;
     }
-    LoadedEngine loaded;
+    if (config.tuned) {
+        std::string warning;
+        loaded.tuning = apply_tuning(*files, options, config.given, warning);
+        if (!warning.empty()) loaded.warnings.push_back(warning);
+    }
+    EngineOptions with_progress = options;
+    with_progress.progress = progress;
     const auto start = Clock::now();
-    loaded.tokenizer =
-        std::make_shared<Tokenizer>(config.model, tokenizers_library(config.tokenizers));
+    loaded.tokenizer = std::make_shared<Tokenizer>(*files, tokenizers_library(config.tokenizers));
     const auto between = Clock::now();
-    loaded.engine = std::make_unique<Engine>(config.model, loaded.tokenizer, options);
+    loaded.engine = std::make_unique<Engine>(files, loaded.tokenizer, with_progress);
     loaded.tokenizer_seconds = std::chrono::duration<double>(between - start).count();
     loaded.engine_seconds = std::chrono::duration<double>(Clock::now() - between).count();
+    files->close();
     return loaded;
 }
 

@@ -16,16 +16,6 @@
 namespace ovfast::bench {
 namespace {
 
-constexpr double kMs = 1e3;
-
-std::string ms(double seconds) {
-    return significant(seconds * kMs);
-}
-
-std::string megabytes(uint64_t bytes) {
-    return significant(static_cast<double>(bytes) / 1e6) + " MB";
-}
-
 std::string cell(const std::string& text, const char* kind = "") {
     return std::string("<td") + (*kind ? std::string(" class=\"") + kind + '"' : std::string()) +
            '>' + escape_html(text) + "</td>";
@@ -199,7 +189,7 @@ std::string figures_table(const LlmReport& report) {
         const Summary out = summarize(run_values(entry.runs(), rates()[0]));
         const Summary in = summarize(run_values(entry.runs(), rates()[1]));
         table += cell(significant(out.median), "strong") + cell(significant(in.median)) +
-                 cell(significant(out.spread() * 100.0, 2) + " %");
+                 cell(percent(out.spread(), 2));
         if (bounds) {
             const std::vector<double> good = goodputs(entry.runs());
             table += cell(good.empty() ? "" : significant(median(good)));
@@ -213,6 +203,12 @@ std::string figures_table(const LlmReport& report) {
            "out.</p>";
 }
 
+std::string options_of(const Side& side) {
+    std::string text = side.config.text().empty() ? "defaults" : side.config.text();
+    if (side.tuning) text += "; tuned: " + side.tuning->text();
+    return text;
+}
+
 std::string configurations(const LlmReport& report) {
     std::string table = "<div class=\"scroll\"><table>" +
                         head({"", "model", "options", "threads", "attention", "weights", "load",
@@ -223,9 +219,8 @@ std::string configurations(const LlmReport& report) {
         const Side& side = report.sides[s];
         const EngineInfo& info = side.info;
         table += "<tr>" + cell(std::string(1, "AB"[s]), "text") + cell(side.config.model, "text") +
-                 cell(side.config.text().empty() ? "defaults" : side.config.text(), "text") +
-                 cell(std::to_string(info.threads)) + cell(info.attention) +
-                 cell(megabytes(info.weights_bytes)) +
+                 cell(options_of(side), "text") + cell(std::to_string(info.threads)) +
+                 cell(info.attention) + cell(megabytes(info.weights_bytes)) +
                  cell(ms(side.tokenizer_seconds + side.engine_seconds) + " ms") +
                  cell(ms(info.compile_seconds) + " ms") +
                  cell(ms(side.first_inference_seconds) + " ms") +
@@ -271,8 +266,7 @@ std::string roofline_table(const std::vector<RooflineRow>& rows, const MachineLi
                  cell(counted ? significant(row.work.bytes / 1e6) : "") +
                  cell(counted ? significant(operations / 1e9) : "") +
                  cell(counted ? ms(limit.seconds()) : "") + cell(counted ? limit.bound() : "") +
-                 cell(ms(row.seconds)) +
-                 cell(counted ? significant(reached * 100.0) + " %" : "", "strong") +
+                 cell(ms(row.seconds)) + cell(counted ? percent(reached) : "", "strong") +
                  "<td class=\"meter\">";
         if (counted) {
             table +=

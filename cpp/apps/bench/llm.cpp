@@ -15,7 +15,6 @@
 #include "apps/bench/prompts.hpp"
 #include "apps/bench/text_table.hpp"
 #include "ovfast/error.hpp"
-#include "ovfast/pack.hpp"
 
 namespace ovfast::bench {
 namespace {
@@ -45,13 +44,14 @@ public:
         report_.caches = read_caches();
         report_.workloads = options_.workloads();
         BusyMeter busy;
-        report_.sides.push_back({options_.engine, {}, 0.0, 0.0, 0.0, {}, {}});
+        report_.sides.emplace_back().config = options_.engine;
         if (!options_.ab.empty()) {
-            report_.sides.push_back(
-                {changed(options_.engine, options_.ab), {}, 0.0, 0.0, 0.0, {}, {}});
+            report_.sides.emplace_back().config = changed(options_.engine, options_.ab);
         }
+        read_keys();
         for (size_t s = 0; s < report_.sides.size(); ++s) load(s);
         if (interrupted()) return;
+        if (!options_.roofline) keys_.clear();
         peak_before_ = read_process_memory().peak_rss;
         MachineProbe probe(report_.sides.front().info.threads);
         probe_ = &probe;
@@ -64,22 +64,47 @@ public:
         report_.activity = busy.activity();
         // Before anything is loaded once more.
         report_.peak_rss = peak_rss();
-        report_.warnings = noise_warnings(report_.activity, *report_.machine);
+        for (const std::string& warning : noise_warnings(report_.activity, *report_.machine)) {
+            report_.warnings.push_back(warning);
+        }
         warn_of_cached_prompts();
         report_.interrupted = interrupted();
         if (options_.roofline && !report_.interrupted) roofline();
     }
 
 private:
+    void read_keys() {
+        const EngineConfig& a = report_.sides.front().config;
+        if (report_.sides.size() == 1) {
+            keys_ = {a.key_source.read(a.model, "--")};
+        } else {
+            const EngineConfig& b = report_.sides.back().config;
+            const KeyPair keys = KeyPair::read(a.key_source, a.model, b.key_source, b.model, "--");
+            keys_ = {keys.a, keys.b};
+        }
+        for (size_t s = 0; s < keys_.size(); ++s) report_.sides[s].encrypted = keys_[s].has_value();
+        if (keys_.front() && options_.per_layer && !(options_.json + options_.html).empty()) {
+            throw std::invalid_argument(
+                "--pc names the layers of the model, which is encrypted: it is printed only, not "
+                "written to --json or --html");
+        }
+    }
+
     void load(size_t s) {
         if (interrupted()) return;
         Side& side = report_.sides[s];
         counters_.emplace_back();
-        engines_.push_back(load_engine(side.config, [this](double done, const std::string& what) {
-            line_.show("Packing " + what + ", " + significant(done * 100.0, 2) + " %");
-            return !interrupted();
-        }));
+        engines_.push_back(
+            load_engine(side.config, keys_[s], [this](double done, const std::string& what) {
+                line_.show("Packing " + what + ", " + significant(done * 100.0, 2) + " %");
+                return !interrupted();
+            }));
         const LoadedEngine& loaded = engines_.back();
+        side.options = loaded.options;
+        side.tuning = loaded.tuning;
+        side.packed_files = loaded.packed_files;
+        report_.warnings.insert(report_.warnings.end(), loaded.warnings.begin(),
+                                loaded.warnings.end());
         side.info = loaded.engine->info();
         side.tokenizer_seconds = loaded.tokenizer_seconds;
         side.engine_seconds = loaded.engine_seconds;
@@ -217,12 +242,13 @@ private:
         const Side& side = report_.sides.front();
         line_.show("Counting operations");
         GraphCosts costs = count_graph(read_for_counting(
-            side.info.packed_dir.empty() ? side.config.model : side.info.packed_dir.string()));
-        if (side.info.packed && side.info.packed_dir.empty() && !is_packed(side.config.model)) {
+            side.info.packed_dir.empty() ? side.config.model : side.info.packed_dir.string(),
+            keys_.front()));
+        if (side.info.packed && side.info.packed_dir.empty() && !side.packed_files) {
             report_.warnings.push_back(
                 "the packed model is only in memory: the roofline counts the weights of the files");
         }
-        if (side.config.options.activation_precision == "exact") {
+        if (side.options.activation_precision == "exact") {
             for (NodeCost& node : costs.nodes) node.int8 = false;
         }
         for (size_t w = 0; w < report_.workloads.size(); ++w) add_steps(side, costs, w);
@@ -255,7 +281,7 @@ private:
     // Each chunk reads the weights, and the keys and values of what came before it.
     static Work prefill_work(const Side& side, const GraphCosts& costs, int64_t prompt) {
         const auto kv = static_cast<double>(side.info.kv_bytes_per_token);
-        const int64_t chunk = side.config.options.max_batch_tokens;
+        const int64_t chunk = side.options.max_batch_tokens;
         Work work;
         for (int64_t done = 0; done < prompt; done += chunk) {
             const auto tokens = static_cast<double>(std::min(chunk, prompt - done));
@@ -273,9 +299,12 @@ private:
         line_.show("Loading the model again, for its layers");
         engines_.clear();
         EngineConfig config = report_.sides.front().config;
+        config.options = report_.sides.front().options;
+        config.tuned = false;  // it is applied already
         config.options.properties["PERF_COUNT"] = "YES";
         config.options.prefix_caching = false;
-        engines_.push_back(load_engine(config, [](double, const std::string&) { return true; }));
+        engines_.push_back(
+            load_engine(config, keys_.front(), [](double, const std::string&) { return true; }));
         line_.show("Layers");
         MachineProbe probe(report_.sides.front().info.threads);
         probe.measure();
@@ -341,6 +370,7 @@ private:
     LlmReport& report_;
     const LlmOptions& options_;
     ProgressLine& line_;
+    std::vector<std::optional<crypto::Key>> keys_;  // of each side, while they are needed
     std::vector<LoadedEngine> engines_;
     MachineProbe* probe_ = nullptr;
     std::vector<std::vector<int64_t>> file_;
@@ -431,6 +461,13 @@ int llm_main(int argc, char** argv) {
         "ovfast-bench llm"};
     app.get_formatter()->column_width(36);
     add_llm_options(app, report.options);
+    app.footer(
+        "Examples:\n"
+        "  ovfast-bench llm -m model-dir --concurrency 1,4,16 --html report.html\n"
+        "  ovfast-bench llm -m model-dir --rate 2 --slo-ttft 500 --slo-tpot 50\n"
+        "  ovfast-bench llm -m model-dir --ab no-tuned\n"
+        "  ovfast-bench llm -m model.enc --key-file model.key --json report.json\n"
+        "  ovfast-bench llm -m model.enc --key-file model.key --ab model=model-dir");
     try {
         app.parse(argc, argv);
         report.options.finish();

@@ -10,7 +10,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int kFormat = 1;  // grows when a key changes its meaning
-constexpr double kMs = 1e3;
 
 ordered_json or_null(const std::string& text) {
     return text.empty() ? ordered_json() : ordered_json(text);
@@ -41,10 +40,14 @@ ordered_json machine_json(const LlmReport& report) {
 ordered_json info_json(const Side& side) {
     const EngineInfo& info = side.info;
     ordered_json properties = ordered_json::object();
-    for (const auto& [name, value] : side.config.options.properties) properties[name] = value;
+    for (const auto& [name, value] : side.options.properties) properties[name] = value;
+    ordered_json tuned;
+    if (side.tuning) tuned = {{"made", side.tuning->made}, {"applied", side.tuning->applied}};
     return {{"model", side.config.model},
             {"options", side.config.text()},
+            {"tuned", tuned},
             {"properties", properties},
+            {"encrypted", side.encrypted},
             {"device", info.device},
             {"threads", info.threads},
             {"attention", info.attention},

@@ -14,9 +14,15 @@
 
 namespace ovfast::bench {
 
+inline constexpr double kMs = 1e3;  // of a second
+
 /// One configuration and what was measured of it.
 struct Side {
     EngineConfig config;
+    EngineOptions options;  ///< as the engine got them, what was tuned among them
+    std::optional<Tuning> tuning;
+    bool encrypted = false;
+    bool packed_files = false;
     EngineInfo info;
     double tokenizer_seconds = 0.0, engine_seconds = 0.0;
     double first_inference_seconds = 0.0;  ///< of the engine: a prompt of 16 tokens, one token out

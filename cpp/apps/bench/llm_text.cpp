@@ -8,26 +8,17 @@
 namespace ovfast::bench {
 namespace {
 
-constexpr double kMs = 1e3;
-
-std::string ms(double seconds) {
-    return significant(seconds * kMs);
-}
-
-std::string megabytes(uint64_t bytes) {
-    return significant(static_cast<double>(bytes) / 1e6) + " MB";
-}
-
-std::string percent(double share) {
-    return significant(share * 100.0, 2) + " %";
-}
-
 std::string header(const LlmReport& report, const Side& side) {
     std::ostringstream text;
     const EngineInfo& info = side.info;
     text << side.config.model;
     if (const std::string options = side.config.text(); !options.empty())
         text << " (" << options << ')';
+    if (side.encrypted) text << ", encrypted";
+    if (side.tuning) {
+        text << "\n  Tuned: " << side.tuning->text() << " (`ovfast tune`, " << side.tuning->made
+             << "; --no-tuned leaves it out)";
+    }
     text << "\n  " << info.threads << (info.threads == 1 ? " thread" : " threads") << " of "
          << report.host.cpu_name << ", attention of " << info.attention << ", "
          << (info.packed ? "packed weights" : "weights as they are") << ", "
@@ -52,13 +43,13 @@ std::string workload_text(const LlmReport& report, const Side& side, size_t inde
         rows.push_back({std::string(latency.title) + " ms", ms(all.mean), ms(all.p50), ms(all.p90),
                         ms(all.p99), ms(over.median),
                         // Of waiting that hardly takes any time, it would say nothing.
-                        latency.values == &RunFigures::queue ? "" : percent(over.spread())});
+                        latency.values == &RunFigures::queue ? "" : percent(over.spread(), 2)});
     }
     const auto add = [&](const std::string& title, const std::vector<double>& values) {
         if (values.empty()) return;
         const Summary over = summarize(values);
         rows.push_back({title, significant(over.mean), "", "", "", significant(over.median),
-                        percent(over.spread())});
+                        percent(over.spread(), 2)});
     };
     for (const Rate& rate : rates()) add(rate.title, run_values(runs, rate));
     add("Goodput, requests/s", goodputs(runs));

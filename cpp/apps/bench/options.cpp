@@ -134,8 +134,7 @@ void Table::fill() {
         [this](const Option&, const std::string& value) { options_.inputs.push_back(value); });
     text({"m", "path_to_model"}, &Options::model,
          "Required. Model file (.xml, .onnx, .pb, .tflite, .pdmodel, ...), compiled model (.blob) "
-         "or "
-         "model directory (with openvino_model.xml)");
+         "or model directory (with openvino_model.xml), encrypted or not");
     text({"d", "target_device"}, &Options::device,
          "Device: CPU (default), GPU, AUTO:..., MULTI:...");
     text({"hint", "perf_hint"}, &Options::hint, "What the device is to be configured for",
@@ -228,6 +227,13 @@ void Table::fill() {
     text({"load_config"}, &Options::load_config,
          "JSON file to read device properties from; the command line comes first. "
          "{\"CPU\": {\"NUM_STREAMS\": \"3\"}}");
+
+    group_ = "Key of an encrypted model directory";
+    text({"key-file"}, &Options::key_file, "The file that holds it");
+    text({"key-env"}, &Options::key_env, "The environment variable that holds it");
+    boolean({"key-stdin"}, &Options::key_stdin, "Read it from stdin");
+    boolean({"passphrase"}, &Options::passphrase,
+            "Ask for the passphrase; without a terminal it is a line of stdin");
 }
 
 /// "-hint=latency" as CLI11 reads it, "--hint=latency" with the option's first name. CLI11 takes
@@ -319,12 +325,47 @@ Options parse_options(int argc, const char* const* argv) {
     return options;
 }
 
+Options report_options(int argc, const char* const* argv) {
+    Options options;
+    Table table(options);
+    options.command_line = pairs(argc, argv);
+    for (int i = 1; i < argc; ++i) {
+        const std::string argument = argv[i];
+        if (!is_option(argument)) continue;
+        const size_t equals = argument.find('=');
+        const size_t dashes = std::min<size_t>(argument.find_first_not_of('-'), 2);
+        const Option* option = table.find(argument.substr(dashes, equals - dashes));
+        if (option == nullptr) continue;
+        const std::string& name = option->names[0];
+        if (name != "report_type" && name != "report_folder" && name != "json_stats") continue;
+        std::string value;
+        if (equals != std::string::npos) {
+            value = argument.substr(equals + 1);
+        } else if (i + 1 < argc && !is_option(argv[i + 1])) {
+            value = argv[i + 1];
+        }
+        try {
+            option->set(value);
+        } catch (const UsageError&) {
+            // That may be what was refused; without a kind there is no report.
+        }
+    }
+    return options;
+}
+
 std::string usage() {
     Options unused;
     const Table table(unused);
     std::ostringstream out;
     out << "usage: ovfast-bench [options] -m PATH_TO_MODEL\n"
-           "Measures a model as OpenVINO's benchmark_app does.\n";
+           "       ovfast-bench llm|compare|roofline|devices [options]   (-h lists theirs)\n"
+           "Measures a model as OpenVINO's benchmark_app does; language models, what two reports\n"
+           "differ in, the limits of the machine, its devices.\n\n"
+           "Examples:\n"
+           "  ovfast-bench -m model.xml\n"
+           "  ovfast-bench -m model.onnx -hint latency -t 10\n"
+           "  ovfast-bench -m model.xml -ab nstreams=2,hint=none\n"
+           "  ovfast-bench -m model.enc -key-file model.key -report_type no_counters -json_stats\n";
     std::string group;
     for (const Option& option : table.all()) {
         if (option.group != group) out << '\n' << option.group << ":\n";

@@ -59,6 +59,10 @@ struct Options {
     std::string ab;                      // -ab, what differs in B; not one of benchmark_app's
     std::string dump_config;             // -dump_config
     std::string load_config;             // -load_config
+    std::string key_file;                // -key-file, these four not of benchmark_app
+    std::string key_env;                 // -key-env
+    bool key_stdin = false;              // -key-stdin
+    bool passphrase = false;             // -passphrase
 
     /// The arguments as written, ("-m", "model.xml"); what the report lists.
     std::vector<std::pair<std::string, std::string>> command_line;
@@ -67,6 +71,10 @@ struct Options {
 /// Reads the command line. Options take one dash or two, the short or the long name, "name value"
 /// or "name=value". Throws UsageError.
 Options parse_options(int argc, const char* const* argv);
+
+/// What a command line that parse_options() refuses says of the report, so that it carries the
+/// error: -report_type, -report_folder, -json_stats, as far as they can be read.
+Options report_options(int argc, const char* const* argv);
 
 /// The rules between options, checked before anything is loaded; sets `api` when it was not given.
 /// Throws std::runtime_error.

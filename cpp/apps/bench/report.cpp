@@ -101,6 +101,11 @@ void Report::add(Section section, const std::string& csv, const std::string& jso
     fields_.push_back({section, {csv, json, python.empty() ? csv : python, value, as_text(value)}});
 }
 
+void Report::add_error(const std::string& message) {
+    add(Section::results, "error", "error",
+        concealed_ ? "the message, which may quote the encrypted model, is printed only" : message);
+}
+
 void Report::add_groups(std::vector<LatencySummary> groups) {
     groups_ = std::move(groups);
 }

@@ -32,6 +32,9 @@ public:
     void add(Section section, const std::string& csv, const std::string& json,
              const nlohmann::json& value, const std::string& python = "");
     void add_groups(std::vector<LatencySummary> groups);
+    /// From now on what went wrong may quote an encrypted model, which no report may.
+    void conceal_errors() { concealed_ = true; }
+    void add_error(const std::string& message);
 
     /// Writes benchmark_report.csv or .json.
     void write() const;
@@ -56,6 +59,7 @@ private:
     std::string type_;
     std::string folder_;
     bool json_;
+    bool concealed_ = false;
     std::vector<std::pair<Section, Field>> fields_;
     std::vector<LatencySummary> groups_;
 };

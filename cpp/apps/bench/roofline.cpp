@@ -21,10 +21,6 @@ double seconds_for(double amount, double rate) {
     return rate > 0.0 ? amount / rate : 0.0;
 }
 
-std::string percent(double value) {
-    return significant(value * 100.0) + " %";
-}
-
 // "model.layers.3.mlp" -> "model.layers.*.mlp", "MatMul_12_blk.3.ffn" -> "MatMul_*_blk.*.ffn".
 std::string kind_of(const std::string& name) {
     static const std::regex number("([._/]|^)(\\d+)(?=[._/]|$)");
@@ -200,7 +196,8 @@ std::string cache_note(double bytes) {
            " MB): the rate of memory need not be a limit, and more than 100 % of it can be reached";
 }
 
-std::shared_ptr<ov::Model> read_for_counting(const std::string& model) {
+std::shared_ptr<ov::Model> read_for_counting(const std::string& model,
+                                             const std::optional<crypto::Key>& key) {
     namespace fs = std::filesystem;
     fs::path path = model;
     if (!fs::exists(path)) throw ModelError("'" + model + "' does not exist");
@@ -208,6 +205,7 @@ std::shared_ptr<ov::Model> read_for_counting(const std::string& model) {
         path /= "openvino_model.xml";
     }
     ov::Core core;
+    if (key) return crypto::open_model(core, path, *key);
     register_ops(core);
     try {
         return core.read_model(path.string());

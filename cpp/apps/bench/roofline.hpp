@@ -12,6 +12,7 @@
 
 #include "apps/bench/graph_costs.hpp"
 #include "apps/bench/machine.hpp"
+#include "ovfast/crypto.hpp"
 
 namespace ovfast::bench {
 
@@ -59,9 +60,10 @@ std::string describe(const GraphCosts& costs);
 /// so, else empty.
 std::string cache_note(double bytes);
 
-/// Reads a model with ovfast's operations known: a file, or openvino_model.xml of a directory.
-/// Throws ModelError.
-std::shared_ptr<ov::Model> read_for_counting(const std::string& model);
+/// Reads a model with ovfast's operations known: a file, or openvino_model.xml of a directory, with
+/// the key of an encrypted one. Throws ModelError, DecryptionError.
+std::shared_ptr<ov::Model> read_for_counting(const std::string& model,
+                                             const std::optional<crypto::Key>& key = {});
 
 /// The table of an inference of which one ends every `seconds`, and of its layers when `layers` has
 /// their counters (empty: not measured). A layer runs on one of `streams`, which share the machine.

@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "apps/bench/key_source.hpp"
 #include "apps/bench/roofline.hpp"
 #include "ovfast/error.hpp"
 #include "ovfast/host.hpp"
@@ -13,6 +14,7 @@ using nlohmann::ordered_json;
 
 struct RooflineOptions {
     std::string model;
+    KeySource key;
     int threads = 0;
     int probes = 7;
     int64_t context = 128;
@@ -30,7 +32,7 @@ bool is_language_model(const ov::Model& model) {
 
 std::vector<RooflineRow> count(const RooflineOptions& options, GraphCosts& costs,
                                std::string& note) {
-    const auto model = read_for_counting(options.model);
+    const auto model = read_for_counting(options.model, options.key.read(options.model, "--"));
     costs = count_graph(model);
     if (is_language_model(*model)) {
         note =
@@ -100,7 +102,7 @@ int roofline_main(int argc, char** argv) {
         "ovfast-bench roofline"};
     RooflineOptions options;
     app.add_option("-m,--model", options.model,
-                   "Model file or directory; default: only the machine");
+                   "Model file or directory, encrypted or not; default: only the machine");
     app.add_option("--threads", options.threads, "0: what affinity and cgroup quota allow")
         ->check(CLI::Range(0, 4096));
     app.add_option("--probes", options.probes, "Measurements, of which the median counts")
@@ -110,11 +112,21 @@ int roofline_main(int argc, char** argv) {
     app.add_option("--prompt-tokens", options.prompt, "Tokens of the prompt")
         ->check(CLI::Range(int64_t{1}, int64_t{1} << 40));
     app.add_flag("--json", options.as_json, "Print one JSON object");
+    add_key_options(app, options.key);
+    app.footer(
+        "Examples:\n"
+        "  ovfast-bench roofline\n"
+        "  ovfast-bench roofline -m model-dir --context 1000 --json\n"
+        "  ovfast-bench roofline -m model.enc --key-file model.key");
     try {
         app.parse(argc, argv);
+        options.key.check("--");
+        if (options.key.given() && options.model.empty()) {
+            throw CLI::ValidationError("a key was given, but no model (-m)");
+        }
     } catch (const CLI::CallForHelp& e) {
         return app.exit(e);
-    } catch (const CLI::ParseError& e) {
+    } catch (const std::exception& e) {
         std::fprintf(stderr, "ovfast-bench roofline: error: %s\n", e.what());
         return 2;
     }

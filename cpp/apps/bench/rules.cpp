@@ -35,6 +35,11 @@ void check_rules(Options& options) {
             "Cannot set precision for a compiled model. Please re-compile your model with required "
             "precision.");
     }
+    if (options.roofline && (options.load_from_file || lower_extension(options.model) == ".blob")) {
+        throw std::runtime_error(
+            "-roofline counts the operations of a model, but -load_from_file and compiled models "
+            "have no graph");
+    }
     if (options.api.empty()) options.api = options.hint == "latency" ? "sync" : "async";
     if (options.api == "sync" && !options.seconds && options.iterations.value_or(0) != 0 &&
         options.requests > *options.iterations) {

@@ -47,6 +47,18 @@ std::string significant(double value, int digits) {
     return print("%.*f", std::clamp(digits - before, 0, 9), value);
 }
 
+std::string ms(double seconds) {
+    return significant(seconds * 1e3);
+}
+
+std::string megabytes(uint64_t bytes) {
+    return significant(static_cast<double>(bytes) / 1e6) + " MB";
+}
+
+std::string percent(double share, int digits) {
+    return significant(share * 100.0, digits) + " %";
+}
+
 std::string change(double ratio) {
     return print("%+.*f %%", 1, (ratio - 1.0) * 100.0);
 }
