@@ -122,9 +122,7 @@ def test_damaged_kernels_are_named_before_the_plugin_sees_them(
     shutil.copytree(ops.kernel_config().parent, tmp_path / "opencl")
     (tmp_path / "opencl" / "swiglu.cl").unlink()
     options = {"device": "GPU", "gpu_operations": "ovfast"}
-    message = device.run(
-        "refused", str(model_dir), options, LD_LIBRARY_PATH=str(tmp_path / "lib")
-    )
+    message = device.run("refused", str(model_dir), options, LD_LIBRARY_PATH=str(tmp_path / "lib"))
     assert message.startswith("ModelError: ovfast's kernels for GPUs are incomplete: ")
     assert str(tmp_path / "opencl" / "swiglu.cl") in message
 
