@@ -86,9 +86,10 @@ void register_ops(py::module_& m) {
           "'avx_vnni', 'avx512_vnni', 'amx'. OVFAST_FORCE_ISA names one of them.");
     m.def("operation_names", &operation_names,
           "Types of all operations in libovfast_ops.so: 'FullyConnected', 'SwiGLU', ...");
-    m.def("check_kernel_files", &ops::check_kernel_files, py::arg("folder"),
-          "Compares the OpenCL kernels in a folder, and their XML, with those that ovfast was built "
-          "with. Raises ModelError that names a file that is missing or another one.");
+    m.def(
+        "check_kernel_files", &ops::check_kernel_files, py::arg("folder"),
+        "Compares the OpenCL kernels in a folder, and their XML, with those that ovfast was built "
+        "with. Raises ModelError that names a file that is missing or another one.");
     m.def("kernel_calls", &kernel_calls,
           "(name, calls) of each kernel in this process: which path was taken.");
     m.def("pack_weights", &pack_weights, py::arg("codes"), py::arg("scales"),

@@ -2,7 +2,6 @@
 // rewrite.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
 #include <cmath>
@@ -287,10 +286,9 @@ TEST(DeviceOps, KernelsThatAreMissingOrChangedAreNamed) {
         const std::string name = "'" + (folder / file.path().filename()).string() + "'";
         EXPECT_THAT(error([](const fs::path& path) { fs::remove(path); }),
                     HasSubstr(name + " cannot be read"));
-        EXPECT_THAT(error([](const fs::path& path) {
-                        fs::resize_file(path, fs::file_size(path) - 1);
-                    }),
-                    HasSubstr(name + " is not the file"));
+        EXPECT_THAT(
+            error([](const fs::path& path) { fs::resize_file(path, fs::file_size(path) - 1); }),
+            HasSubstr(name + " is not the file"));
         EXPECT_THAT(error([](const fs::path& path) { std::ofstream(path, std::ios::app) << "//"; }),
                     HasSubstr(name + " is not the file"));
     }
