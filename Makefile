@@ -92,34 +92,43 @@ test: ## Run every test
 	@$(MAKE) --no-print-directory test-cpp
 	@$(MAKE) --no-print-directory test-python
 
+# Where scikit-build-core builds the package.
+package_build = build/$(shell $(py) -c 'import sys, sysconfig; cp = "cp%d%d" % sys.version_info[:2]; \
+    print(cp, cp, sysconfig.get_platform().replace("-", "_"), sep="-")')
+
 .PHONY: test-cpp
-test-cpp: $(env_stamp) ## Run the C++ tests
-	$(call cpp_tests,build/cpp,-DCMAKE_BUILD_TYPE=Release)
+test-cpp: $(build_stamp) ## Run the C++ tests, in the package's build directory: all is compiled once
+	$(call cpp_tests,$(package_build))
 
 .PHONY: test-asan
 test-asan: export ASAN_OPTIONS := strict_string_checks=1:detect_stack_use_after_return=1
 test-asan: export UBSAN_OPTIONS := print_stacktrace=1
 test-asan: $(env_stamp) ## Run the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	$(call cpp_tests,build/asan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DOVFAST_SANITIZE=address)
+	$(call cpp_tests,build/asan,$(sanitized) -DOVFAST_SANITIZE=address)
 
 .PHONY: test-tsan
 test-tsan: export TSAN_OPTIONS := halt_on_error=1
 test-tsan: $(env_stamp) ## Run the kernels in several threads under ThreadSanitizer
-	$(call cpp_build,build/tsan,-DCMAKE_BUILD_TYPE=RelWithDebInfo -DOVFAST_SANITIZE=thread,test_linear_threads)
+	$(call cpp_build,build/tsan,$(sanitized) -DOVFAST_SANITIZE=thread,test_linear_threads)
 	build/tsan/tests/cpp/test_linear_threads --gtest_brief=1
+
+sanitized := -DCMAKE_BUILD_TYPE=RelWithDebInfo -DOVFAST_PYTHON=OFF
 
 # $(call cpp_build,build directory,CMake options,target)
 define cpp_build
 PYTHON="$(PYTHON)" tools/system_packages.sh --tests
-cmake -S . -B $(1) $(2) -DOVFAST_TESTS=ON -DOVFAST_PYTHON=OFF \
-    -DPython_EXECUTABLE="$(abspath $(py))" --log-level=WARNING
+cmake -S . -B $(1) $(2) -DOVFAST_TESTS=ON -DPython_EXECUTABLE="$(abspath $(py))" \
+    --log-level=WARNING
 cmake --build $(1) --target $(3)
 endef
 
 # $(call cpp_tests,build directory,CMake options)
+# Ends with the cases that were skipped, and how many there are.
 define cpp_tests
 $(call cpp_build,$(1),$(2),ovfast_tests)
 ctest --test-dir $(1) --output-on-failure --no-tests=error --parallel $(JOBS) --progress
+@awk '/^\[  SKIPPED \] .* ms\)$$/; /^\[=+\] .* ran\./ { n += $$2 } END { print n " cases" }' \
+    $(1)/Testing/Temporary/LastTest.log
 endef
 
 # Where it cannot be made, the tests that need it are skipped and name the reason.

@@ -1,6 +1,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
 
 #include <algorithm>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "kernels/pack.hpp"
+#include "ops/kernel_files.hpp"
 #include "ovfast/ops.hpp"
 #include "register.hpp"
 
@@ -84,6 +86,10 @@ void register_ops(py::module_& m) {
           "'avx_vnni', 'avx512_vnni', 'amx'. OVFAST_FORCE_ISA names one of them.");
     m.def("operation_names", &operation_names,
           "Types of all operations in libovfast_ops.so: 'FullyConnected', 'SwiGLU', ...");
+    m.def(
+        "check_kernel_files", &ops::check_kernel_files, py::arg("folder"),
+        "Compares the OpenCL kernels in a folder, and their XML, with those that ovfast was built "
+        "with. Raises ModelError that names a file that is missing or another one.");
     m.def("kernel_calls", &kernel_calls,
           "(name, calls) of each kernel in this process: which path was taken.");
     m.def("pack_weights", &pack_weights, py::arg("codes"), py::arg("scales"),

@@ -110,14 +110,30 @@ void give_last_logits(const std::shared_ptr<ov::Model>& model) {
     model->validate_nodes_and_infer_types();
 }
 
+/// The devices that "MULTI:GPU,CPU" and its like are made of.
+std::vector<std::string> listed_devices(const std::string& device) {
+    std::vector<std::string> devices;
+    std::istringstream list(device.substr(device.find(':') + 1));
+    for (std::string one; std::getline(list, one, ',');) devices.push_back(one);
+    return devices;
+}
+
 /// What a model is compiled for: each device of MULTI, else the device as it is.
 std::vector<std::string> devices_of(const EngineOptions& options) {
-    const std::string multi = "MULTI:";
-    if (options.device.rfind(multi, 0) != 0) return {options.device};
-    std::vector<std::string> devices;
-    std::istringstream list(options.device.substr(multi.size()));
-    for (std::string device; std::getline(list, device, ',');) devices.push_back(device);
-    return devices;
+    if (!is_on(options, "MULTI:")) return {options.device};
+    return listed_devices(options.device);
+}
+
+/// How exactly linear layers compute, in properties of a plugin.
+ov::AnyMap precision_properties(const EngineOptions& options, bool groups) {
+    ov::AnyMap properties;
+    if (options.activation_precision == "exact") {
+        properties[ov::hint::inference_precision.name()] = "f32";
+        if (groups) properties[ov::hint::dynamic_quantization_group_size.name()] = 0;
+    } else if (options.activation_precision == "int8_g128") {
+        properties[ov::hint::dynamic_quantization_group_size.name()] = 128;
+    }
+    return properties;
 }
 
 ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options,
@@ -129,12 +145,14 @@ ov::AnyMap compile_properties(ov::Core& core, const EngineOptions& options,
         properties[ov::intel_auto::enable_startup_fallback.name()] = false;
         properties[ov::intel_auto::enable_runtime_fallback.name()] = false;
     }
-    const bool groups = is("GPU") || is("CPU");
-    if (options.activation_precision == "exact") {
-        properties[ov::hint::inference_precision.name()] = "f32";
-        if (groups) properties[ov::hint::dynamic_quantization_group_size.name()] = 0;
-    } else if (options.activation_precision == "int8_g128") {
-        properties[ov::hint::dynamic_quantization_group_size.name()] = 128;
+    if (is("HETERO")) {
+        // It knows no such properties itself, but hands each device what is for it.
+        const ov::AnyMap precision = precision_properties(options, true);
+        ov::AnyMap of_devices;
+        for (const std::string& one : listed_devices(device)) of_devices[one] = precision;
+        if (!precision.empty()) properties[ov::device::properties.name()] = of_devices;
+    } else {
+        properties.merge(precision_properties(options, is("GPU") || is("CPU")));
     }
     return with_users_properties(core, options, device, std::move(properties));
 }

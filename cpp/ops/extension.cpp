@@ -11,6 +11,7 @@
 #include "kernels/cpu_features.hpp"
 #include "kernels/linear.hpp"
 #include "ops/device_ops.hpp"
+#include "ops/kernel_files.hpp"
 #include "ops/lm_head.hpp"
 #include "ops/packed_ops.hpp"
 #include "ovfast/error.hpp"
@@ -80,9 +81,7 @@ void register_ops(ov::Core& core, bool gpu) {
     core.add_extension(extensions());
     if (!gpu || !has_gpu(core)) return;
     const std::filesystem::path config = kernel_config();
-    if (!std::filesystem::is_regular_file(config)) {
-        throw ModelError("the OpenCL kernels of ovfast are missing: expected " + config.string());
-    }
+    ops::check_kernel_files(config.parent_path());
     core.set_property("GPU", {{"CONFIG_FILE", config.string()}});
 }
 

@@ -50,6 +50,7 @@ __all__: list[str] = [
     "TokenLogprob",
     "Tokenizer",
     "WipeFreedMemory",
+    "check_kernel_files",
     "decrypt_directory",
     "encrypt_directory",
     "import_gguf",
@@ -1212,6 +1213,11 @@ class Engine:
         """
     @property
     def info(self) -> EngineInfo: ...
+
+def check_kernel_files(folder: os.PathLike | str | bytes) -> None:
+    """
+    Compares the OpenCL kernels in a folder, and their XML, with those that ovfast was built with. Raises ModelError that names a file that is missing or another one.
+    """
 
 def decrypt_directory(
     model_dir: os.PathLike | str | bytes,

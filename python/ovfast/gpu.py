@@ -16,7 +16,15 @@ from ovfast.kernels import KernelLayer, check_model, read_kernels
 from ovfast.opencl import build_log, kernel_source
 from ovfast.ops import kernel_config, library_path, register
 
-__all__ = ["OPERATIONS", "Case", "KernelCheck", "Operation", "check", "check_operation"]
+__all__ = [
+    "OPERATIONS",
+    "Case",
+    "KernelCheck",
+    "Operation",
+    "check",
+    "check_operation",
+    "require_device",
+]
 
 Array = npt.NDArray[Any]
 
@@ -139,6 +147,14 @@ OPERATIONS: tuple[Operation, ...] = (
 """ovfast's own operations for GPUs."""
 
 
+def require_device(core: Any, device: str) -> None:
+    """Raise Error when OpenVINO sees no such device."""
+    found = core.available_devices
+    if not any(device in (name, name.split(".")[0]) for name in found):
+        hint = "; `ovfast doctor` says what is missing" if device.startswith("GPU") else ""
+        raise Error(f"OpenVINO sees no {device} here, only {', '.join(found)}{hint}")
+
+
 def check(device: str = "GPU", names: Sequence[str] | None = None) -> list[KernelCheck]:
     """Compile and run each of ovfast's kernels, and compare with NumPy.
 
@@ -153,8 +169,7 @@ def check(device: str = "GPU", names: Sequence[str] | None = None) -> list[Kerne
     import openvino as ov
 
     core = ov.Core()
-    if not any(name == device or name.split(".")[0] == device for name in core.available_devices):
-        raise Error(f"OpenVINO sees no {device} here, only {', '.join(core.available_devices)}")
+    require_device(core, device)
     register(core, gpu=device.startswith("GPU"))
     layers = {layer.operation: layer for layer in read_kernels(kernel_config())}
     return [

@@ -48,12 +48,13 @@ def register(core: Any, *, gpu: bool = True, kernels: Sequence[str | Path] = ())
         kernels: XML files of kernels of your own, which the GPU gets as well: the property holds one
             file. Their operations are yours to add (``core.add_extension``).
 
-    Raises ModelError for kernels that are missing or whose XML is at fault.
+    Raises ModelError for kernels of ovfast that are missing or damaged, as ``register_ops`` in C++
+    does, and for an XML file of your own that is at fault.
     """
     core.add_extension(str(library_path()))
     if not gpu:
         return
-    from ovfast.kernels import joined, read_kernels
+    from ovfast.kernels import joined
 
     config = joined([kernel_config(), *kernels]) if kernels else kernel_config()
     try:
@@ -61,7 +62,7 @@ def register(core: Any, *, gpu: bool = True, kernels: Sequence[str | Path] = ())
     except RuntimeError:
         present = False
     if present:
-        read_kernels(config)
+        _core.check_kernel_files(kernel_config().parent)
         core.set_property("GPU", {"CONFIG_FILE": str(config)})
 
 

@@ -103,7 +103,7 @@ def check_folder(directory: Path, device: str = "CPU") -> KernelCheck:
     """
     import openvino as ov
 
-    from ovfast.gpu import Operation, check_operation
+    from ovfast.gpu import Operation, check_operation, require_device
     from ovfast.kernels import read_kernels
     from ovfast.ops import register
 
@@ -120,10 +120,9 @@ def check_folder(directory: Path, device: str = "CPU") -> KernelCheck:
         raise ModelError(
             f"'{configs[0]}' has a kernel for {', '.join(layers)}, but check.py is of {operation.name}"
         )
-    library = build_folder(directory)
     core = ov.Core()
-    if not any(name == device or name.split(".")[0] == device for name in core.available_devices):
-        raise Error(f"OpenVINO sees no {device} here, only {', '.join(core.available_devices)}")
+    require_device(core, device)
+    library = build_folder(directory)
     core.add_extension(str(library))
     register(core, gpu=device.startswith("GPU"), kernels=configs)
     return check_operation(core, operation, layers[operation.name], library, device)

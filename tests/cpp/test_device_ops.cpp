@@ -2,16 +2,21 @@
 // rewrite.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <openvino/openvino.hpp>
 #include <openvino/opsets/opset13.hpp>
 
 #include "ops/device_ops.hpp"
+#include "ops/kernel_files.hpp"
 #include "ops/rewrite_device.hpp"
 #include "ops/unfused.hpp"
 #include "ops_fixtures.hpp"
+#include "ovfast/error.hpp"
 #include "ovfast/ops.hpp"
 
 namespace ovfast::test {
@@ -258,8 +263,36 @@ TEST(DeviceOps, SurviveAFile) {
     EXPECT_EQ(found, 3U);
 }
 
-TEST(DeviceOps, KernelsLieBesideTheLibrary) {
-    EXPECT_TRUE(std::filesystem::is_regular_file(kernel_config())) << kernel_config();
+TEST(DeviceOps, KernelsLieBesideTheLibraryAsItWasBuiltWithThem) {
+    ops::check_kernel_files(kernel_config().parent_path());
+}
+
+TEST(DeviceOps, KernelsThatAreMissingOrChangedAreNamed) {
+    namespace fs = std::filesystem;
+    const fs::path folder =
+        fs::temp_directory_path() / ("ovfast_kernels_" + std::to_string(::getpid()));
+    for (const auto& file : fs::directory_iterator(kernel_config().parent_path())) {
+        const auto error = [&](const auto& damage) -> std::string {
+            fs::remove_all(folder);
+            fs::copy(kernel_config().parent_path(), folder);
+            damage(folder / file.path().filename());
+            try {
+                ops::check_kernel_files(folder);
+            } catch (const ModelError& e) {
+                return e.what();
+            }
+            return "no error";
+        };
+        const std::string name = "'" + (folder / file.path().filename()).string() + "'";
+        EXPECT_THAT(error([](const fs::path& path) { fs::remove(path); }),
+                    HasSubstr(name + " cannot be read"));
+        EXPECT_THAT(
+            error([](const fs::path& path) { fs::resize_file(path, fs::file_size(path) - 1); }),
+            HasSubstr(name + " is not the file"));
+        EXPECT_THAT(error([](const fs::path& path) { std::ofstream(path, std::ios::app) << "//"; }),
+                    HasSubstr(name + " is not the file"));
+    }
+    fs::remove_all(folder);
 }
 
 // ---- the rewrite ------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Make what OpenVINO's GPU plugin needs to run without a GPU, once, in the cache.
 
-    python tests/gpu_emulation/prepare.py     # makes it, prints the environment variables as JSON
+    python tests/gpu_emulation/prepare.py            # makes it, prints environment variables as JSON
+    python tests/gpu_emulation/prepare.py COMMAND... # makes it, runs a command that sees the GPU
 
 An OpenCL runtime for processors (an environment of its own, from pip), the file that tells the OpenCL
 loader where it is, and our layer, which presents it as a GPU. The loader and the headers are Debian's
@@ -108,6 +109,13 @@ def _compile(target: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(prepare()))
+        variables = prepare()
     except Error as error:
         sys.exit(f"error: {error}")
+    if len(sys.argv) == 1:
+        print(json.dumps(variables))
+    else:
+        try:
+            os.execvpe(sys.argv[1], sys.argv[1:], {**os.environ, **variables})
+        except OSError as error:
+            sys.exit(f"error: cannot run '{sys.argv[1]}': {error.strerror}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -289,16 +288,16 @@ def test_memory_of_a_large_model(large_tmp_path: Path) -> None:
     source = large_tmp_path / "source"
     write_large(source)
     script = SCRIPT.replace(", packed=False", "")
-    script += "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    # Of the process and its children: other tests of this one had larger ones.
+    script += "; from resource import *"
+    script += "; print(max(getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN)))"
     done = subprocess.run(
         [sys.executable, "-c", script, source, large_tmp_path / "out"],
         stdout=subprocess.PIPE,
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
         check=True,
     )
-    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    peak = max(int(done.stdout), child) * 1024
-    assert peak < 2e9
+    assert int(done.stdout) * 1024 < 2e9
     assert ModelDir.check(large_tmp_path / "out").weights_bytes > 1.7e9
 
 

@@ -17,8 +17,9 @@ namespace ovfast {
 /// Lets `core` read and run models with ovfast's operations, as `core.add_extension(
 /// "libovfast_ops.so")` does. Where OpenVINO sees a GPU and `gpu` is true, its plugin also gets the
 /// kernels of those that run there: kernel_config() as CONFIG_FILE, which replaces one that was set
-/// before. Throws ModelError when that file is missing.
-/// The operations for GPUs also take the place of operations of the domain "ovfast" in ONNX models.
+/// before. Throws ModelError that names the file when the XML or a kernel beside it is missing or
+/// is not what the library was built with: the plugin itself would say little of it, and late. The
+/// operations for GPUs also take the place of operations of the domain "ovfast" in ONNX models.
 OVFAST_API void register_ops(ov::Core& core, bool gpu = true);
 
 /// The XML that tells OpenVINO's GPU plugin of the OpenCL kernels; it is installed beside lib/, as
