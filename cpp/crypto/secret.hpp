@@ -16,7 +16,7 @@ OVFAST_API void wipe(void* data, size_t bytes);
 OVFAST_API void protect(void* data, size_t bytes);
 
 /// Has the kernel provide the whole pages of a range now, in one call: a third less time than one
-/// fault a page. Nothing where the kernel cannot (before Linux 5.14): they come as they are touched.
+/// fault a page. Where it cannot (before Linux 5.14) they come as they are touched.
 OVFAST_API void fault_in(void* data, size_t bytes);
 
 /// Memory for what must not leave the process: pages of its own, left out of core dumps, locked
