@@ -17,11 +17,6 @@ namespace {
 
 using namespace ovfast::crypto;
 
-/// `with WipeFreedMemory():`, see crypto/secret.hpp.
-struct Wiping {
-    std::optional<WipeFreedMemory> active;
-};
-
 void register_key(py::module_& m) {
     py::class_<Key>(m, "Key",
                     "What opens an encrypted model: 32 random bytes, or a passphrase. It lies in "
@@ -158,11 +153,8 @@ void register_openssl(py::module_& m) {
 }
 
 void register_memory(py::module_& m) {
-    py::class_<Wiping>(m, "WipeFreedMemory",
-                       "A context in which the C library overwrites heap memory that is freed.")
-        .def(py::init<>())
-        .def("__enter__", [](Wiping& self) { self.active.emplace(); })
-        .def("__exit__", [](Wiping& self, const py::args&) { self.active.reset(); });
+    m.def("wipe_freed_memory", &wipe_freed_memory,
+          "From now on the C library overwrites heap memory that is freed, in this process.");
     m.def(
         "protect_memory",
         [](const py::buffer& buffer) {

@@ -13,9 +13,6 @@ namespace {
 
 constexpr size_t kPage = 4096;
 
-std::mutex wiping_mutex;
-int wiping = 0;  // guarded by wiping_mutex
-
 std::pair<void*, size_t> whole_pages(void* data, size_t bytes) {
     auto begin = reinterpret_cast<uintptr_t>(data);
     const uintptr_t end = (begin + bytes) / kPage * kPage;
@@ -83,14 +80,9 @@ SecureBuffer::~SecureBuffer() {
     ::munmap(data_, mapped_);
 }
 
-WipeFreedMemory::WipeFreedMemory() {
-    const std::lock_guard lock(wiping_mutex);
-    if (wiping++ == 0) ::mallopt(M_PERTURB, 0x5a);
-}
-
-WipeFreedMemory::~WipeFreedMemory() {
-    const std::lock_guard lock(wiping_mutex);
-    if (--wiping == 0) ::mallopt(M_PERTURB, 0);
+void wipe_freed_memory() {
+    static std::once_flag once;
+    std::call_once(once, [] { ::mallopt(M_PERTURB, 0x5a); });
 }
 
 }  // namespace ovfast::crypto

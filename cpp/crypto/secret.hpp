@@ -48,15 +48,10 @@ private:
     bool locked_ = false;
 };
 
-/// While one lives, the C library overwrites heap memory that is freed: for calls into code that
-/// copies text of a model and knows nothing of secrets. Blocks below 1 KiB may escape, which glibc
-/// keeps in caches of its threads.
-class OVFAST_API WipeFreedMemory {
-public:
-    WipeFreedMemory();
-    ~WipeFreedMemory();
-    WipeFreedMemory(const WipeFreedMemory&) = delete;
-    WipeFreedMemory& operator=(const WipeFreedMemory&) = delete;
-};
+/// From now on the C library overwrites heap memory that is freed: for code that copies text of a
+/// model and knows nothing of secrets. Blocks below 1 KiB may escape, which glibc keeps in caches
+/// of its threads. It stays like this: when it is switched off while another thread is in calloc(),
+/// glibc may hand that thread memory that is not zero.
+OVFAST_API void wipe_freed_memory();
 
 }  // namespace ovfast::crypto

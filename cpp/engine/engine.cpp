@@ -12,7 +12,6 @@
 #include <mutex>
 #include <thread>
 
-#include "crypto/secret.hpp"
 #include "engine/decoder_model.hpp"
 #include "engine/request.hpp"
 #include "engine/scheduler.hpp"
@@ -361,10 +360,7 @@ Engine::Engine(const std::shared_ptr<const ModelFiles>& files,
 
 Engine::~Engine() {
     if (!impl_->encrypted) return;
-    {
-        const crypto::WipeFreedMemory wiping;
-        impl_.reset();
-    }
+    impl_.reset();  // wiped as it is freed, since its graph was read: crypto/secret.hpp
     ::malloc_trim(0);
 }
 

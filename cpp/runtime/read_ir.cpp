@@ -57,7 +57,7 @@ std::shared_ptr<ov::Model> read_ir(ov::Core& core, const ModelFiles& files,
 
 std::shared_ptr<ov::Model> read_ir_from_memory(ov::Core& core, const FileBytes& xml,
                                                const FileBytes& bin, const std::string& refused) {
-    const crypto::WipeFreedMemory wiping;
+    crypto::wipe_freed_memory();
     ov::Tensor weights;
     if (bin.size != 0) weights = ov::Tensor(ov::element::u8, {bin.size}, ov::Allocator(Kept(bin)));
     std::string text(xml.text());

@@ -49,7 +49,6 @@ __all__: list[str] = [
     "StopStrings",
     "TokenLogprob",
     "Tokenizer",
-    "WipeFreedMemory",
     "check_kernel_files",
     "decrypt_directory",
     "encrypt_directory",
@@ -78,6 +77,7 @@ __all__: list[str] = [
     "unpack_weights",
     "verify_directory",
     "version",
+    "wipe_freed_memory",
 ]
 
 class Error(RuntimeError):
@@ -355,14 +355,6 @@ class OpenSslCipher:
         """
         A file decrypted to memory. Raises as decrypt().
         """
-
-class WipeFreedMemory:
-    """
-    A context in which the C library overwrites heap memory that is freed.
-    """
-    def __enter__(self) -> None: ...
-    def __exit__(self, *args) -> None: ...
-    def __init__(self) -> None: ...
 
 class PackedLayer:
     """
@@ -1415,4 +1407,9 @@ def verify_directory(
 def version() -> str:
     """
     Version of ovfast.
+    """
+
+def wipe_freed_memory() -> None:
+    """
+    From now on the C library overwrites heap memory that is freed, in this process.
     """

@@ -181,11 +181,11 @@ def _read_ir(text: _core.FileBytes, weights: Any, core: openvino.Core | None) ->
     if core is None:
         core = openvino.Core()
     core.add_extension(str(library_path()))
-    with _core.WipeFreedMemory():
-        try:
-            return core.read_model(model=bytes(_view(text)), weights=weights)
-        except Exception:  # noqa: BLE001 (see above)
-            return None
+    _core.wipe_freed_memory()
+    try:
+        return core.read_model(model=bytes(_view(text)), weights=weights)
+    except Exception:  # noqa: BLE001 (see above)
+        return None
 
 
 def encrypt(
