@@ -30,7 +30,7 @@ __all__ = [
 
 CLASSES = (
     ("int4-all",),
-    ("int4-g128", "int4-asym-g128", "int4-gptq"),
+    ("int4-g128", "int4-asym-g128", "int4-asym-gptq"),
     ("int4-asym-g64", "int4-asym-g32"),
     ("int4-mixed", "int4-mixed-data"),
     ("int8-sym", "int8"),
