@@ -113,7 +113,7 @@ def test_defaults(exported: Path, folder: Path) -> None:
 def test_options_are_for_folders(tmp_path: Path, exported: Path) -> None:
     gguf = write_gguf(tmp_path / "tiny.gguf")
     for source in (gguf, exported):
-        with pytest.raises(ValueError, match="group_size.* are for Hugging Face folders"):
+        with pytest.raises(ValueError, match="weights is for Hugging Face folders"):
             ovfast.export(source, tmp_path / "out", weights="int8", progress=False)
     assert content(tmp_path) == ["tiny.gguf"]
 
@@ -288,16 +288,18 @@ def test_memory_of_a_large_model(large_tmp_path: Path) -> None:
     source = large_tmp_path / "source"
     write_large(source)
     script = SCRIPT.replace(", packed=False", "")
-    # Of the process and its children: other tests of this one had larger ones.
-    script += "; from resource import *"
-    script += "; print(max(getrusage(who).ru_maxrss for who in (RUSAGE_SELF, RUSAGE_CHILDREN)))"
+    # Of the process and its children. Not RUSAGE_SELF, which begins with the peak of the process
+    # that started it: other tests of this one had larger ones.
+    script += "; from resource import *; from ovfast import _core"
+    script += "; own = _core.read_process_memory().peak_rss"
+    script += "; print(max(own, 1024 * getrusage(RUSAGE_CHILDREN).ru_maxrss))"
     done = subprocess.run(
         [sys.executable, "-c", script, source, large_tmp_path / "out"],
         stdout=subprocess.PIPE,
         env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
         check=True,
     )
-    assert int(done.stdout) * 1024 < 2e9
+    assert int(done.stdout) < 2e9
     assert ModelDir.check(large_tmp_path / "out").weights_bytes > 1.7e9
 
 
